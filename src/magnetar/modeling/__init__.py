@@ -1,0 +1,1 @@
+"""Language models: roles of a policy, log-probabilities of packed groups, loading."""
