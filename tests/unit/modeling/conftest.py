@@ -1,6 +1,7 @@
 """Tiny random models of the architectures that the library promises to handle."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 32,
     "intermediate_size": 48,
