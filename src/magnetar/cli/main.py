@@ -1,0 +1,52 @@
+"""`magnetar`: one thin command per module, each imported only when it is called."""
+
+import sys
+from importlib import import_module
+
+from magnetar.errors import MagnetarError, unknown_name
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "demo": ("magnetar.cli.demo", "align the embedded model on the embedded prompts, start to finish"),
+    "train": ("magnetar.cli.train", "align a language model by self-play"),
+    "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
+    "games": ("magnetar.cli.games", "run methods on exact games"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments after the program's name; those of the process by default.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 or 143 stopped by SIGINT or SIGTERM.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        import magnetar
+
+        print(f"magnetar {magnetar.__version__}")
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            print(f"magnetar: {unknown_name('command', argv[0], COMMANDS)}", file=sys.stderr)
+            return 2
+        return import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+    except MagnetarError as error:
+        print(f"magnetar {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"magnetar {argv[0]}: {error or 'interrupted'}", file=sys.stderr)
+        return 128 + getattr(error, "signal_number", 2)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: magnetar COMMAND [options]\n\n{rows}\n\nmagnetar COMMAND --help lists the options of a command."

@@ -1,0 +1,139 @@
+"""Options of `magnetar train` and `magnetar demo`: flags and YAML through TRL's parser, checked before anything loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import ModelConfig, TrlParser
+
+from magnetar.errors import ConfigError, unknown_name
+from magnetar.training.config import NashConfig
+
+__all__ = ["RunOptions", "parse_run"]
+
+
+@dataclass
+class RunOptions:
+    """What to train on what, and how the result is measured."""
+
+    model: str | None = field(default=None, metadata={"help": "Hub id or folder of the model, or 'demo'."})
+    dataset: str | None = field(default=None, metadata={"help": "Prompts: Hub id, file, folder, or 'demo'."})
+    dataset_split: str | None = field(default=None, metadata={"help": "Split of the dataset; 'train' if it has one."})
+    judge: str | None = field(
+        default=None,
+        metadata={"help": "Judge: panel, reward:MODEL, cost:MODEL, pairwise:MODEL, matrix:FILE or python:MODULE:FUNC."},
+    )
+    eval_prompts: str | None = field(
+        default=None, metadata={"help": "Held-out prompts; by default some of the dataset are kept back."}
+    )
+    eval_split: str | None = field(default=None, metadata={"help": "Split of the held-out prompts."})
+    eval_holdout: int = field(
+        default=64, metadata={"help": "Prompts kept back from the dataset when eval_prompts is not given; 0 for none."}
+    )
+    eval_judge: str | None = field(
+        default=None, metadata={"help": "Judge of the evaluation; the training judge if none."}
+    )
+    limit: int | None = field(default=None, metadata={"help": "Use only this many prompts, drawn with the seed."})
+    report: bool = field(default=True, metadata={"help": "Evaluate at the end and write report.html."})
+
+
+def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tuple[RunOptions, NashConfig, ModelConfig]:
+    """Read flags and ``--config FILE.yaml``; flags win over the file, the file over ``defaults``.
+
+    Args:
+        argv: Command-line arguments.
+        defaults: Values to start from, by field name.
+
+    Returns:
+        Options, trainer settings, model settings (TRL's `ModelConfig`: dtype, LoRA, quantisation).
+
+    Raises:
+        ConfigError: A file that is no YAML mapping, an unknown field or flag, a value that cannot work, or a missing
+            model, dataset, judge or output_dir.
+    """
+    parser = TrlParser((RunOptions, NashConfig, ModelConfig), allow_abbrev=False)  # type: ignore[arg-type]
+    known = {f.name for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
+    settings = dict(defaults or {})
+    rest = list(argv)
+    path = _take_config_flag(rest)
+    if path is not None:
+        settings |= read_yaml(path, known)
+    _check_flags(rest, known)
+    judges = {name: settings.pop(name) for name in ("judge", "eval_judge") if isinstance(settings.get(name), Mapping)}
+    parser.set_defaults_with_config(**settings)
+    try:
+        options, args, model_config = parser.parse_args_into_dataclasses(args=rest)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{error}") from error
+    # A judge with options is a mapping, which only YAML can say; a flag still wins.
+    for name, value in judges.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    for name in ("model", "dataset", "judge"):
+        if getattr(options, name) is None:
+            raise ConfigError(f"{name} is missing; give --{name} or put it into the file of --config")
+    if args.output_dir is None:
+        raise ConfigError("output_dir is missing; give --output_dir DIR")
+    model_config.model_name_or_path = options.model
+    return options, args, model_config
+
+
+def read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
+    """Read settings from a YAML file.
+
+    Raises:
+        ConfigError: Missing, no YAML, no mapping, or an unknown key (named with the nearest known one).
+    """
+    if not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"config file {path} holds a {type(settings).__name__}, expected a mapping of field: value")
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"config file {path}: {_nearest(str(key), known)}")
+    # YAML reads 1e-5 as text; numbers in text are numbers here.
+    return {key: _number(value) if isinstance(value, str) else value for key, value in settings.items()}
+
+
+def _take_config_flag(rest: list[str]) -> Path | None:
+    for index, flag in enumerate(rest):
+        if flag == "--config":
+            if index + 1 == len(rest):
+                raise ConfigError("--config needs a file: --config FILE.yaml")
+            path = Path(rest[index + 1])
+            del rest[index : index + 2]
+            return path
+        if flag.startswith("--config="):
+            del rest[index]
+            return Path(flag.split("=", 1)[1])
+    return None
+
+
+def _check_flags(rest: list[str], known: set[str]) -> None:
+    for flag in rest:
+        if not flag.startswith("--") or flag == "--help":
+            continue
+        name = flag[2:].split("=", 1)[0].replace("-", "_")
+        if name not in known and not (name.startswith("no_") and name[3:] in known):
+            raise ConfigError(_nearest(name, known))
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    """The nearest names only: the whole list has two hundred."""
+    message = unknown_name("field", name, known)
+    return message.split("known: ")[0].rstrip() + " (magnetar train --help lists all)"
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text) if any(c in text for c in ".eE") and text[:1] in "+-.0123456789" else text
+    except ValueError:
+        return text

@@ -1,0 +1,147 @@
+"""`magnetar train`: one self-play run, from a model's name to a folder with the aligned model and a report."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from magnetar.cli.run_options import RunOptions, parse_run
+from magnetar.data import load_prompts
+from magnetar.errors import ConfigError, DataError
+from magnetar.judges import parse_judge_spec
+from magnetar.training.config import NashConfig
+
+__all__ = ["main", "run"]
+
+
+def main(argv: list[str]) -> int:
+    """Parse, run, and return the exit status."""
+    options, args, model_config = parse_run(argv)
+    run(options, args, model_config)
+    return 0
+
+
+def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
+    """Train, save, evaluate and report; everything cheap is checked before the model is loaded.
+
+    Args:
+        options: What to train on what.
+        args: Settings of the trainer.
+        model_config: TRL's `ModelConfig`.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        MagnetarError: Anything that the user can mend.
+    """
+    for spec in (options.judge, options.eval_judge):
+        if spec is not None:
+            parse_judge_spec(spec)
+    train_prompts, held_out = select_prompts(options, args.seed)
+    folder = Path(str(args.output_dir))
+    resume = _resume_folder(args, folder)
+
+    # Heavy imports and loading only from here on.
+    from trl import get_peft_config
+
+    from magnetar.judges import build_judge
+    from magnetar.modeling.loading import load_policy
+    from magnetar.training.trainer import NashTrainer, refuse_other_run
+
+    if resume is None and not args.overwrite_output_dir:
+        refuse_other_run(folder)
+    judge = build_judge(options.judge)  # type: ignore[arg-type]
+    model, tokenizer = load_policy(
+        str(options.model),
+        dtype=model_config.dtype or "float32",
+        revision=model_config.model_revision,
+        trust_remote_code=getattr(model_config, "trust_remote_code", False),
+        attn_implementation=model_config.attn_implementation,
+        is_trainable=True,
+    )
+    trainer = NashTrainer(
+        model=model,
+        judge=judge,
+        args=args,
+        train_dataset=train_prompts,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        _finish(trainer, options, folder, held_out)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def select_prompts(options: RunOptions, seed: int) -> tuple[Any, Any]:
+    """Training prompts and held-out prompts, disjoint.
+
+    Raises:
+        DataError: A dataset that cannot be read, or too small for the hold-out.
+    """
+    if options.dataset == "demo":
+        prompts = load_prompts("demo", options.dataset_split or "train")
+        if options.eval_prompts is None:
+            return _limited(prompts, options.limit, seed), load_prompts("demo", "test")
+    else:
+        prompts = load_prompts(str(options.dataset), options.dataset_split)
+    prompts = _limited(prompts, options.limit, seed)
+    if options.eval_prompts is not None:
+        return prompts, load_prompts(options.eval_prompts, options.eval_split)
+    if not options.eval_holdout:
+        return prompts, None
+    if options.eval_holdout >= len(prompts):
+        raise DataError(
+            f"eval_holdout is {options.eval_holdout} but {options.dataset} has {len(prompts)} prompts; lower it, or name "
+            "held-out prompts with eval_prompts"
+        )
+    parts = prompts.train_test_split(test_size=options.eval_holdout, seed=seed)
+    return parts["train"], parts["test"]
+
+
+def _limited(prompts: Any, limit: int | None, seed: int) -> Any:
+    if limit is None or limit >= len(prompts):
+        return prompts
+    if limit < 1:
+        raise ConfigError(f"limit is {limit}, expected an integer of at least 1")
+    return prompts.shuffle(seed=seed).select(range(limit))
+
+
+def _resume_folder(args: NashConfig, folder: Path) -> str | None:
+    """The checkpoint to resume from, found and checked before the model is loaded."""
+    if not args.resume_from_checkpoint:
+        return None
+    from magnetar.training.checkpoints import latest_checkpoint, read_state
+
+    asked = str(args.resume_from_checkpoint)
+    found = latest_checkpoint(folder) if asked.lower() in ("true", "latest") else Path(asked)
+    read_state(found, args)
+    return str(found)
+
+
+def _finish(trainer: Any, options: RunOptions, folder: Path, held_out: Any) -> None:
+    """Evaluate against the reference, write model card and report."""
+    from magnetar.judges import build_judge
+    from magnetar.reports import write_model_card, write_run_report
+
+    summary = None
+    if options.report and held_out is not None:
+        judge = build_judge(options.eval_judge) if options.eval_judge is not None else trainer.judge
+        matchup = trainer.play_against_reference(judge=judge, progress=True)
+        summary = trainer.write_evaluation(matchup, folder)
+    write_model_card(
+        folder,
+        base_model=str(options.model),
+        method=trainer.method.name,
+        judge=trainer.judge.name,
+        dataset=str(options.dataset),
+        summary=summary,
+        settings=trainer.run_settings(),
+    )
+    if options.report:
+        page = write_run_report(folder)
+        print(f"report: {page}", file=sys.stderr)
+    print(f"model: {folder}", file=sys.stderr)

@@ -1,0 +1,153 @@
+"""What a Magnetar checkpoint adds to transformers', and how it is found, checked and cleaned up.
+
+A checkpoint folder is complete when it holds `magnetar_state.json`, which is written last; a folder without it was cut
+short and is never resumed from.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from magnetar.errors import CheckpointError
+from magnetar.modeling.roles import Roles
+from magnetar.training.config import NashConfig
+from magnetar.training.experience import Experience
+
+__all__ = [
+    "complete_checkpoints",
+    "latest_checkpoint",
+    "load_experiences",
+    "load_roles",
+    "read_state",
+    "remove_incomplete",
+    "save_experiences",
+    "save_roles",
+    "write_state",
+]
+
+STATE_FILE = "magnetar_state.json"
+ROLES_FILE = "roles.safetensors"
+SEPARATOR = "|"  # between role and tensor name; module names use dots
+
+# A run resumed with another value of one of these would not be the same run.
+FINGERPRINT = (
+    "method",
+    "opponent",
+    "num_opponents",
+    "num_generations",
+    "num_rounds",
+    "inner_epochs",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+)
+
+
+def fingerprint(args: NashConfig) -> dict[str, Any]:
+    """The settings that a resumed run must share with its checkpoint."""
+    return {name: getattr(args, name) for name in FINGERPRINT} | {"prompts_per_update": args.prompts_per_update}
+
+
+def write_state(folder: Path, args: NashConfig, counters: dict[str, Any]) -> None:
+    """Mark a checkpoint as complete, with the run's fingerprint and counters."""
+    state = {"format": 1, "settings": fingerprint(args), **counters}
+    (folder / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path, args: NashConfig) -> dict[str, Any]:
+    """Read a checkpoint's state and check that it belongs to this run.
+
+    Raises:
+        CheckpointError: Not a complete Magnetar checkpoint, or one of a run with other settings.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        others = ", ".join(str(p) for p in complete_checkpoints(folder.parent)) or "none"
+        raise CheckpointError(
+            f"{folder} holds no {STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
+            f"complete checkpoints beside it: {others}"
+        )
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        saved = state["settings"]
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); resume from an older checkpoint") from error
+    for name, value in fingerprint(args).items():
+        if saved.get(name) != value:
+            raise CheckpointError(
+                f"{folder} was written with {name}={saved.get(name)!r}, this run has {name}={value!r}; resume with the "
+                "same setting, or start a new run in another output_dir"
+            )
+    return state
+
+
+def complete_checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    found = [p.parent for p in run_dir.glob(f"checkpoint-*/{STATE_FILE}") if p.parent.name.split("-")[-1].isdigit()]
+    return sorted(found, key=lambda p: int(p.name.split("-")[-1]))
+
+
+def latest_checkpoint(run_dir: Path) -> Path:
+    """The newest complete checkpoint.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found = complete_checkpoints(run_dir)
+    if not found:
+        raise CheckpointError(f"no complete checkpoint in {run_dir}; start without resume_from_checkpoint")
+    return found[-1]
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove what a failed save left behind, so that nobody resumes from it."""
+    if folder.is_dir() and not (folder / STATE_FILE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_roles(folder: Path, roles: Roles) -> None:
+    """Write every frozen role."""
+    flat: dict[str, Tensor] = {}
+    for role, tensors in roles.state_dict().items():
+        for name, tensor in tensors.items():
+            flat[f"{role}{SEPARATOR}{name}"] = tensor.contiguous()
+    safetensors.torch.save_file(flat, folder / ROLES_FILE)
+
+
+def load_roles(folder: Path, roles: Roles) -> None:
+    """Restore every frozen role bit for bit.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or lacks a role.
+    """
+    path = folder / ROLES_FILE
+    try:
+        flat = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); resume from an older checkpoint") from error
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        role, name = key.split(SEPARATOR, 1)
+        state.setdefault(role, {})[name] = tensor
+    roles.load_state_dict(state)
+
+
+def save_experiences(folder: Path, experiences: list[Experience], rank: int) -> None:
+    """Write the batch that later inner epochs still need; nothing between updates."""
+    if experiences:
+        torch.save([e.to_state() for e in experiences], folder / f"experience-{rank}.pt")
+
+
+def load_experiences(folder: Path, rank: int) -> list[Experience]:
+    """Read what `save_experiences` wrote; empty when it wrote nothing."""
+    path = folder / f"experience-{rank}.pt"
+    if not path.is_file():
+        return []
+    return [Experience.from_state(state) for state in torch.load(path, weights_only=True)]

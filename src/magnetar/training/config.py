@@ -1,0 +1,200 @@
+"""Settings of `NashTrainer`: those of `transformers.TrainingArguments`, and what self-play adds."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from magnetar.errors import ConfigError, unknown_name
+from magnetar.methods import EachRound, Ema, EveryNUpdates, FixedMagnet, MagnetSchedule, Method, Opponent, build_method
+
+__all__ = ["MAGNET_SCHEDULES", "NashConfig"]
+
+MAGNET_SCHEDULES = ("every", "round", "ema", "fixed")
+LAYOUTS = ("auto", "packed", "padded")
+ON_LONG_PROMPT = ("drop", "error")
+
+
+def _setting(default: Any, text: str) -> Any:
+    """A field whose help text the command line shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class NashConfig(TrainingArguments):
+    """Settings of a self-play run; every field of `transformers.TrainingArguments` is here too.
+
+    An *update* is one batch of fresh responses and all the optimiser steps taken on it (``inner_epochs`` of them). The
+    batch of an update is ``per_device_train_batch_size × gradient_accumulation_steps × processes`` prompts, each with
+    ``num_generations`` responses. Fields left at None keep the preset of the method.
+
+    Raises:
+        ConfigError: A value, or a combination of values, that cannot work; the message says why and what to do.
+    """
+
+    # The method
+    method: str = _setting("mpo", "Name of the method: mpo, mpo_rt, mmd or mirror_descent.")
+    step_size: float | None = _setting(None, "Step size η: weight of the payoff against KL to the behaviour policy.")
+    magnet_strength: float | None = _setting(None, "Magnet strength α: win probability per nat of KL to the magnet.")
+    magnet_schedule: str | None = _setting(
+        None, "When the magnet moves to the policy: every (magnet_every updates), round, ema, or fixed."
+    )
+    magnet_every: int | None = _setting(None, "Updates between magnet moves; with schedule 'every'.")
+    magnet_ema_rate: float | None = _setting(None, "Part of the way that the magnet moves each update; with 'ema'.")
+    opponent: str = _setting("current", "Whose responses are the opponents: current (own group), magnet or reference.")
+    num_opponents: int | None = _setting(
+        None, "Responses drawn from the opponent role per prompt; num_generations by default; not with 'current'."
+    )
+    proximal: str | None = _setting(None, "What keeps the policy near the behaviour policy: kl, or clip as in PPO.")
+    clip_range: float | None = _setting(None, "Half-width of the clipping interval of the ratio; with proximal 'clip'.")
+    kl_estimator: str | None = _setting(None, "KL terms of the loss: exact over the vocabulary, or sampled.")
+    inner_epochs: int = _setting(1, "Optimiser steps on each batch of responses.")
+    num_rounds: int = _setting(1, "Self-play rounds; the prompts are split evenly over them.")
+
+    # Responses
+    num_generations: int = _setting(8, "Responses to each prompt: the group size G.")
+    max_prompt_length: int = _setting(512, "Longest prompt in tokens, the chat template included.")
+    on_long_prompt: str = _setting("drop", "What to do with longer prompts: drop (counted) or error.")
+    max_completion_length: int = _setting(256, "Longest response in tokens.")
+    temperature: float = _setting(1.0, "Sampling temperature; the policy is the model at this temperature.")
+    top_p: float = _setting(1.0, "Nucleus sampling; below 1 the sampled responses are not quite the policy's.")
+    top_k: int = _setting(0, "Sample among the k likeliest tokens; 0 for all.")
+    max_responses_per_pass: int | None = _setting(None, "Responses generated at a time; None for all at once.")
+
+    # Passes and memory
+    logprob_layout: str = _setting("auto", "Log-probability passes: packed groups, padded rows, or auto.")
+    max_tokens_per_pass: int = _setting(4096, "Token budget of one log-probability pass.")
+    frozen_roles_on_cpu: bool = _setting(False, "Full fine-tuning: keep magnet and reference on the CPU between uses.")
+    disable_dropout: bool = _setting(True, "Set dropout to zero, so that all roles see the same network.")
+
+    # Log
+    sample_steps: int = _setting(10, "Optimiser steps between written samples; 0 for none.")
+    num_samples: int = _setting(2, "Prompts written each time, with all their responses and win probabilities.")
+    print_samples: bool = _setting(False, "Also print the samples to the console.")
+    eval_responses: int = _setting(1, "Responses per prompt and side when evaluating against the reference.")
+    overwrite_output_dir: bool = _setting(
+        False, "Allow an output folder that holds another run; its files are replaced."
+    )
+
+    # Defaults that differ from transformers'
+    learning_rate: float = _setting(1e-6, "Learning rate of the optimiser (about 1e-4 with LoRA).")
+    lr_scheduler_type: str = _setting("constant", "Learning-rate schedule.")
+    num_train_epochs: float = _setting(1.0, "Passes of each round over its prompts.")
+    per_device_train_batch_size: int = _setting(8, "Prompts per process and micro-batch.")
+    logging_steps: float = _setting(1, "Optimiser steps between log lines.")
+    remove_unused_columns: bool = _setting(False, "Fixed: the judge may need every column.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_names()
+        self._check_numbers()
+        self._check_combinations()
+        self.build_method()
+
+    def build_method(self) -> Method:
+        """The method with these settings; fields left at None keep its preset.
+
+        Raises:
+            ConfigError: Unknown method, or a setting that it does not have.
+        """
+        return build_method(
+            self.method,
+            step_size=self.step_size,
+            magnet_strength=self.magnet_strength,
+            magnet_every=self.magnet_every,
+            magnet=self._magnet_schedule(),
+            opponent=Opponent(self.opponent) if self.opponent != "current" else None,  # type: ignore[arg-type]
+            proximal=self.proximal,
+            clip_range=self.clip_range,
+            kl_estimator=self.kl_estimator,
+        )
+
+    @property
+    def prompts_per_update(self) -> int:
+        """Prompts of one update over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * max(self.world_size, 1)
+
+    def _magnet_schedule(self) -> MagnetSchedule | None:
+        if self.magnet_schedule is None:
+            return None
+        if self.magnet_schedule == "every":
+            # The preset's own period when none is given.
+            return None if self.magnet_every is None else EveryNUpdates(self.magnet_every)
+        if self.magnet_schedule == "ema":
+            return Ema(self.magnet_ema_rate if self.magnet_ema_rate is not None else 0.05)
+        return EachRound() if self.magnet_schedule == "round" else FixedMagnet()
+
+    def _check_names(self) -> None:
+        choices = {
+            "magnet_schedule": (None, *MAGNET_SCHEDULES),
+            "logprob_layout": LAYOUTS,
+            "on_long_prompt": ON_LONG_PROMPT,
+        }
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(unknown_name(name, value, [k for k in known if k]))
+
+    def _check_numbers(self) -> None:
+        for name in (
+            "inner_epochs",
+            "num_rounds",
+            "num_generations",
+            "max_prompt_length",
+            "max_completion_length",
+            "max_tokens_per_pass",
+            "num_samples",
+            "eval_responses",
+            "per_device_train_batch_size",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected an integer of at least 1")
+        for name in ("num_opponents", "max_responses_per_pass", "magnet_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, expected an integer of at least 1")
+        if self.sample_steps < 0:
+            raise ConfigError(f"sample_steps is {self.sample_steps}, expected 0 (never) or more")
+        if not self.temperature > 0:
+            raise ConfigError(
+                f"temperature is {self.temperature}, expected a positive number: self-play needs samples of the policy, "
+                "not its most likely response"
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}, expected a number in (0, 1]")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k is {self.top_k}, expected 0 (all tokens) or more")
+
+    def _check_combinations(self) -> None:
+        if self.opponent == "current" and self.num_generations < 2:
+            raise ConfigError(
+                f"num_generations is {self.num_generations}: self-play compares the responses of a group, so a group "
+                "needs at least 2; raise num_generations, or draw opponents with opponent='reference'"
+            )
+        if self.opponent == "current" and self.num_opponents is not None:
+            raise ConfigError(
+                f"num_opponents is {self.num_opponents}, but with opponent='current' the opponents are the other "
+                "responses of the group; remove it, or set opponent='reference' or 'magnet'"
+            )
+        if self.magnet_ema_rate is not None and self.magnet_schedule != "ema":
+            raise ConfigError("magnet_ema_rate is set but the magnet is no moving average; set magnet_schedule='ema'")
+        if self.magnet_every is not None and self.magnet_schedule not in (None, "every"):
+            raise ConfigError(
+                f"magnet_every is {self.magnet_every}, but magnet_schedule={self.magnet_schedule!r} does not count "
+                "updates; remove it or set magnet_schedule='every'"
+            )
+        if self.magnet_schedule == "round" and self.num_rounds == 1:
+            raise ConfigError(
+                "magnet_schedule='round' with num_rounds=1 would move the magnet only when training is over; set "
+                "num_rounds to 2 or more, or magnet_schedule='every' with magnet_every"
+            )
+        if self.clip_range is not None and self.proximal != "clip":
+            raise ConfigError("clip_range is set but nothing is clipped; set proximal='clip' or remove clip_range")
+        if self.max_steps > 0 and self.max_steps % self.inner_epochs:
+            raise ConfigError(
+                f"max_steps is {self.max_steps}, not a multiple of inner_epochs={self.inner_epochs}: the last update "
+                f"would be cut short; use {self.max_steps - self.max_steps % self.inner_epochs} or "
+                f"{self.max_steps + self.inner_epochs - self.max_steps % self.inner_epochs}"
+            )
+        if self.dataloader_num_workers:
+            raise ConfigError("dataloader_num_workers is set, but prompts need no workers; remove it")

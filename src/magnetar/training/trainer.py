@@ -1,0 +1,647 @@
+"""`NashTrainer`: self-play on language models, on top of `transformers.Trainer`.
+
+The trainer owns no mathematics. It moves data one way: prompts → responses → win probabilities → log-probabilities →
+objective → optimiser step → magnet. No stage reaches back.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import torch
+from datasets import Dataset
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from magnetar.data import limit_prompt_length, load_prompts, render_prompts
+from magnetar.errors import CheckpointError, ConfigError, ModelError, NonFiniteLossError
+from magnetar.evaluation import Matchup, summarize
+from magnetar.judges import Judge, build_judge
+from magnetar.methods import MagnetClock
+from magnetar.modeling.loading import ensure_pad_token, load_policy
+from magnetar.modeling.logprobs import exact_kl, packing_support
+from magnetar.modeling.roles import make_roles
+from magnetar.numerics import masked_sum, sampled_reverse_kl
+from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
+from magnetar.training import checkpoints
+from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals, TrainingInterrupted
+from magnetar.training.config import NashConfig
+from magnetar.training.experience import Collector, Experience, PassSettings
+from magnetar.training.held_out import play_against_reference
+from magnetar.training.metrics import MeanMetrics
+from magnetar.training.stream import PromptStream, plan_stream
+from magnetar.types import RolloutBatch
+
+__all__ = ["NashTrainer"]
+
+
+class NashTrainer(Trainer):
+    """Train a language model towards the Nash equilibrium of a preference game by self-play.
+
+    Args:
+        model: A causal language model, a `PeftModel`, or a Hub id, folder or "demo".
+        judge: A `Judge`, or a spec such as "panel" or "reward:MODEL"; see `magnetar.judges.build_judge`.
+        args: Settings; the method is one of them.
+        train_dataset: Prompts in TRL's prompt-only form, standard or conversational.
+        eval_dataset: Held-out prompts on which `evaluate` plays the policy against the reference.
+        processing_class: The tokenizer; loaded with the model when that is a name.
+        peft_config: Trains an adapter of this form instead of all weights.
+        callbacks: Further callbacks.
+        rollout_engine: Generates responses; transformers' own generation by default.
+        optimizers: As in `transformers.Trainer`.
+
+    Raises:
+        ConfigError: Settings that cannot work together.
+        DataError: Prompts that are missing, empty or too long.
+        JudgeError: A judge that cannot be built.
+        ModelError: A model or tokenizer that cannot be used as asked.
+
+    Source: arXiv:2410.16714, Algorithms 1 and 2.
+    """
+
+    _tag_names = ["magnetar", "nash-learning"]  # noqa: RUF012 - the name that transformers reads
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        judge: str | Judge | dict[str, Any] | Callable[..., Any],
+        args: NashConfig,
+        train_dataset: str | Dataset,
+        eval_dataset: str | Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        rollout_engine: RolloutEngine | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+    ) -> None:
+        self.method = args.build_method()
+        self.judge = build_judge(judge)
+        prompts = load_prompts(train_dataset)
+        self.eval_prompts = load_prompts(eval_dataset) if eval_dataset is not None else None
+        model, tokenizer = _model_and_tokenizer(model, processing_class)
+        prompts, self.dropped_prompts = limit_prompt_length(
+            prompts,
+            tokenizer,
+            args.max_prompt_length,
+            args.on_long_prompt,  # type: ignore[arg-type]
+        )
+        if self.dropped_prompts and args.process_index == 0:
+            print(
+                f"dropped {self.dropped_prompts} prompts longer than max_prompt_length={args.max_prompt_length} tokens"
+            )
+
+        plan = plan_stream(
+            len(prompts),
+            num_rounds=args.num_rounds,
+            prompts_per_update=args.prompts_per_update,
+            num_train_epochs=args.num_train_epochs,
+            max_updates=args.max_steps // args.inner_epochs if args.max_steps > 0 else None,
+            inner_epochs=args.inner_epochs,
+            seed=args.seed,
+        )
+        args.max_steps = plan.optimizer_steps
+        self.plan = plan
+        self.magnet_moves: list[int] = []
+
+        model = _prepare_model(model, peft_config, args)
+        self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
+        if self.method.objective.needs_magnet:
+            self.roles.add("magnet")
+        self._needs_behavior_role = self.method.objective.needs_behavior_distribution and args.inner_epochs > 1
+        if self._needs_behavior_role:
+            self.roles.add("behavior")
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=_rows_as_they_are,
+            train_dataset=PromptStream(plan, prompts["prompt"], render_prompts(prompts["prompt"], tokenizer)),
+            # `evaluate` plays whole match-ups; transformers only asks that a dataset exists.
+            eval_dataset=self.eval_prompts,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        self.model_accepts_loss_kwargs = False  # the objective's loss is a mean over prompts, not over tokens
+        self._metrics = MeanMetrics()
+        self._experiences: list[Experience] = []
+        self._magnet_moved = False
+        self._collector = self._make_collector(tokenizer, rollout_engine)
+        self._set_up_callbacks()
+
+    # ---- set-up ------------------------------------------------------------------------------------------------
+
+    def _make_collector(self, tokenizer: PreTrainedTokenizerBase, engine: RolloutEngine | None) -> Collector:
+        args = self.settings
+        engine = engine or TransformersEngine(
+            tokenizer,
+            SamplingParams(args.max_completion_length, args.temperature, args.top_p, args.top_k),
+            max_batch_responses=args.max_responses_per_pass,
+        )
+        return Collector(
+            roles=self.roles,
+            engine=engine,
+            judge=self.judge,
+            method=self.method,
+            passes=PassSettings(
+                args.temperature,
+                _choose_layout(args.logprob_layout, self.roles.current, args.process_index),
+                args.max_tokens_per_pass,
+                cast(int, tokenizer.pad_token_id),
+            ),
+            group_size=args.num_generations,
+            num_opponents=args.num_opponents or args.num_generations,
+            seed=args.seed,
+            record_behavior=args.inner_epochs > 1,
+            autocast=self.accelerator.autocast,
+        )
+
+    def _set_up_callbacks(self) -> None:
+        # Ours print one line an update and keep the bar; transformers' print dictionaries.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.signals = StopSignals(self.accelerator)
+        self.add_callback(_MagnetCallback(self))
+        self.add_callback(self.signals)
+        self.add_callback(RunFilesCallback(self))
+        if not self.args.disable_tqdm and self.args.process_index == 0:
+            self.add_callback(ConsoleCallback(self))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        """The stream is already in order."""
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: generation dominates, and transformers' estimate does not know of it."""
+        return 0
+
+    @property
+    def settings(self) -> NashConfig:
+        """The settings, by their own type."""
+        return cast(NashConfig, self.args)
+
+    @property
+    def passes(self) -> PassSettings:
+        """How log-probability passes run."""
+        return self._collector.passes
+
+    def run_settings(self) -> dict[str, Any]:
+        """What a reader needs to know of the run, as plain values; written to `magnetar_config.json`."""
+        return {
+            "method": self.method.name,
+            "method_source": self.method.source,
+            "objective": dict(vars(self.method.objective)),
+            "magnet": self.method.magnet.describe() if self.method.objective.needs_magnet else "none",
+            "opponent": self.method.opponent.role,
+            "judge": self.judge.name,
+            "model": getattr(self.roles.current, "name_or_path", None) or type(self.roles.current).__name__,
+            "prompts": len(set(self.plan.rows.tolist())),
+            "dropped_prompts": self.dropped_prompts,
+            "updates_per_round": list(self.plan.updates_per_round),
+            "prompts_per_update": self.plan.prompts_per_update,
+            "logprob_layout": self.passes.layout,
+            "processes": self.args.world_size,
+            "arguments": self.args.to_dict(),
+        }
+
+    # ---- one step ----------------------------------------------------------------------------------------------
+
+    @property
+    def update(self) -> int:
+        """Number (from 1) of the update that is under way or, between steps, comes next."""
+        return self.state.global_step // self.plan.inner_epochs + 1
+
+    @property
+    def inner_epoch(self) -> int:
+        """Inner epoch (from 0) of the optimiser step that is under way or comes next."""
+        return self.state.global_step % self.plan.inner_epochs
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Collect (or reuse) the experience of these prompts and accumulate its gradient, pass by pass."""
+        model.train()
+        experience = self._experience_for(inputs)
+        started = time.perf_counter()
+        parts = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, part in enumerate(parts):
+            # Gradients are exchanged between processes with the last pass only.
+            last = number == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, {"experience": experience, "part": part})
+                loss = loss * len(part) / (len(experience.prompts) * self.current_gradient_accumulation_steps)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self._check_finite(total, experience)
+        self._metrics.add("seconds_update", time.perf_counter() - started, 1.0)
+        return total
+
+    def _experience_for(self, inputs: list[dict[str, Any]]) -> Experience:
+        """Fresh experience in the first inner epoch of an update, the same again in the later ones."""
+        positions = [int(row["position"]) for row in inputs]
+        if self.inner_epoch > 0:
+            for experience in self._experiences:
+                if experience.positions == positions:
+                    return experience
+            raise CheckpointError(f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint")
+        if self._experiences and self._experiences[0].positions[0] // self.plan.prompts_per_update != self.update - 1:
+            self._experiences = []
+        if self._needs_behavior_role and not self._experiences:
+            self.roles.move("behavior", "current")
+        experience = self._collector.collect(inputs)
+        if self.plan.inner_epochs > 1:
+            self._experiences.append(experience)
+        self.last_experience = experience
+        self._log_experience(experience)
+        return experience
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over prompts of the objective's loss on one pass; everything else happens in the objective.
+
+        Args:
+            model: The (wrapped) policy.
+            inputs: ``{"experience": Experience, "part": list of prompt indices}``.
+            return_outputs: As in `transformers.Trainer`.
+            num_items_in_batch: Unused.
+
+        Returns:
+            The loss, a scalar; with ``return_outputs`` also the objective's output.
+        """
+        experience, part = inputs["experience"], inputs["part"]
+        batch, entropy_BGT, reference_logp = self._rollout_batch(model, experience, part)
+        output = self.method.objective(batch)
+        weight_BG = batch.response_weight_BG
+        loss = (weight_BG * output.loss_BG).sum(-1).mean()
+        prompts = float(len(part))
+        for name, value_BG in output.metrics.items():
+            if name != "payoff":
+                self._metrics.add(name, float((weight_BG * value_BG).sum()), prompts)
+        if self.inner_epoch == 0:
+            logp = batch.logp_BGT.detach()
+            tokens_BG = batch.mask_BGT.sum(-1)
+            token_weight = float((weight_BG * tokens_BG).sum())
+            self._metrics.add(
+                "entropy", float((weight_BG * masked_sum(entropy_BGT, batch.mask_BGT)).sum()), token_weight
+            )
+            kl = sampled_reverse_kl(logp, logp, reference_logp if reference_logp is not None else logp)
+            self._metrics.add("kl_reference", float((weight_BG * masked_sum(kl, batch.mask_BGT)).sum()), prompts)
+        return (loss, output) if return_outputs else loss
+
+    def _rollout_batch(
+        self, model: nn.Module, experience: Experience, part: list[int]
+    ) -> tuple[RolloutBatch, Tensor, Tensor | None]:
+        """The objective's view of some prompts of an experience, with entropy and the reference's log-probabilities."""
+        objective = self.method.objective
+        passes = self._collector.passes
+        prompt_ids = [experience.prompt_ids[b] for b in part]
+        response_ids = [experience.response_ids[b] for b in part]
+        reused = self.inner_epoch > 0
+        full = objective.needs_magnet_distribution or (objective.needs_behavior_distribution and reused)
+        out = passes.run(model, prompt_ids, response_ids, full=full)
+        logp, mask = out.logp_BGT, out.mask_BGT
+
+        def stored(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[part][..., : logp.shape[-1]].to(logp)
+
+        behavior = stored(experience.behavior_logp_BGT)
+        if behavior is None:
+            behavior = logp.detach()
+        magnet = None
+        if objective.needs_magnet:
+            magnet = behavior if experience.magnet_is_behavior else stored(experience.magnet_logp_BGT)
+        magnet_kl = behavior_kl = None
+        if objective.needs_magnet_distribution:
+            assert out.full_NV is not None
+            # Right after a move the magnet is the current policy: its distribution is the one just computed.
+            same = experience.magnet_is_behavior and not reused
+            other = out.full_NV.detach() if same else self._distribution("magnet", prompt_ids, response_ids)
+            magnet_kl = exact_kl(out.full_NV, other, mask)
+        if objective.needs_behavior_distribution:
+            if reused:
+                assert out.full_NV is not None
+                behavior_kl = exact_kl(out.full_NV, self._distribution("behavior", prompt_ids, response_ids), mask)
+            else:
+                # At θ = θ_k the KL and its gradient are exactly zero.
+                behavior_kl = torch.zeros_like(behavior)
+        batch = RolloutBatch(
+            logp_BGT=logp,
+            behavior_logp_BGT=behavior,
+            magnet_logp_BGT=magnet,
+            mask_BGT=mask,
+            win_prob_BGH=experience.win_prob_BGH[part].to(logp),
+            opponent_weight_BGH=experience.opponent_weight_BGH[part].to(logp),
+            response_weight_BG=experience.response_weight_BG[part].to(logp),
+            magnet_kl_BGT=magnet_kl,
+            behavior_kl_BGT=behavior_kl,
+        )
+        reference = behavior if experience.reference_is_behavior else stored(experience.reference_logp_BGT)
+        return batch, out.entropy_BGT, reference
+
+    def _distribution(self, role: Any, prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
+        with torch.no_grad(), self.roles.use(role) as frozen, self.accelerator.autocast():
+            full = self._collector.passes.run(frozen, prompt_ids, response_ids, full=True).full_NV
+        assert full is not None
+        return full
+
+    # ---- metrics -----------------------------------------------------------------------------------------------
+
+    def _log_experience(self, experience: Experience) -> None:
+        weight_BG = experience.response_weight_BG
+        payoff_BG = (experience.win_prob_BGH * experience.opponent_weight_BGH).sum(-1)
+        mean_B = (weight_BG * payoff_BG).sum(-1)
+        spread_B = (weight_BG * (payoff_BG - mean_B[:, None]) ** 2).sum(-1).sqrt()
+        lengths_BG = torch.tensor([[len(r) for r in group] for group in experience.response_ids], dtype=torch.float64)
+        prompts = float(len(experience.prompts))
+        values = {
+            "payoff_mean": mean_B,
+            "payoff_std": spread_B,
+            "response_tokens": (weight_BG * lengths_BG).sum(-1),
+            "truncated": (weight_BG * experience.truncated_BG).sum(-1),
+        }
+        for name, value_B in values.items():
+            self._metrics.add(name, float(value_B.sum()), prompts)
+        if not math.isnan(experience.cyclic_triples):
+            self._metrics.add("cyclic_triples", experience.cyclic_triples * prompts, prompts)
+        for stage, seconds in experience.seconds.items():
+            self._metrics.add(f"seconds_{stage}", seconds, 1.0)
+        self._metrics.add("tokens", float(lengths_BG.sum()), 1.0)
+        for name, value in self.judge.stats().items():
+            if math.isfinite(value):
+                self._metrics.add(f"judge/{name}", value, 1.0)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last line, over all processes; see the class of metrics in the docs."""
+        if "loss" in logs:
+            means = self._metrics.reduce(self.accelerator)
+            stages = [means.get(f"seconds_{s}", 0.0) for s in ("rollout", "judge", "logprobs", "update")]
+            tokens = means.pop("tokens", None)
+            micro = self.args.gradient_accumulation_steps
+            for name in means:
+                if name.startswith("seconds_"):
+                    means[name] *= micro
+            if tokens is not None and sum(stages) > 0:
+                means["tokens_per_second"] = tokens * self.accelerator.num_processes / sum(stages)
+            done = self.state.global_step
+            update = -(-done // self.plan.inner_epochs)
+            logs = {
+                "update": update,
+                "round": self.plan.round_of(update) + 1,
+                **logs,
+                **means,
+                "magnet_moved": int(self._magnet_moved),
+            }
+            self._magnet_moved = False
+        super().log(logs, start_time)
+
+    # ---- evaluation --------------------------------------------------------------------------------------------
+
+    def play_against_reference(self, judge: Judge | None = None, progress: bool = False) -> Matchup:
+        """Play the policy against where it started; see `magnetar.training.held_out.play_against_reference`."""
+        matchup = play_against_reference(self, judge=judge, progress=progress)
+        assert matchup is not None  # the dataset is not empty
+        return matchup
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Win rate of the policy against the reference on held-out prompts.
+
+        Args:
+            eval_dataset: Other prompts than those given to the trainer.
+            ignore_keys: Unused.
+            metric_key_prefix: Put before each name.
+
+        Returns:
+            ``eval_win_rate`` with the ends of its 95% interval, share of ties, lengths and truncated shares.
+        """
+        if eval_dataset is not None and eval_dataset is not self.eval_prompts:
+            self.eval_prompts = load_prompts(eval_dataset)
+        summary = summarize(self.play_against_reference())
+        values = {
+            "win_rate": summary.win_rate.value,
+            "win_rate_low": summary.win_rate.low,
+            "win_rate_high": summary.win_rate.high,
+            "ties": summary.ties,
+            "response_tokens": summary.policy.tokens,
+            "reference_tokens": summary.opponent.tokens,
+            "truncated": summary.policy.truncated,
+        }
+        metrics = {f"{metric_key_prefix}_{k}": float(v) for k, v in values.items() if v is not None}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- magnet ------------------------------------------------------------------------------------------------
+
+    def after_optimizer_step(self) -> None:
+        """Move the magnet when an update has ended and its schedule says so."""
+        if self.state.global_step % self.plan.inner_epochs:
+            return
+        self._experiences = []
+        if not self.method.objective.needs_magnet:
+            return
+        update = self.state.global_step // self.plan.inner_epochs
+        rate = self.method.magnet.rate(MagnetClock(update, self.plan.round_ends_after(update)))
+        if rate > 0:
+            self.roles.move("magnet", "current", rate)
+            self._magnet_moved = True
+            if rate == 1.0:
+                self.magnet_moves.append(update)
+
+    # ---- failures ----------------------------------------------------------------------------------------------
+
+    def _check_finite(self, loss: Tensor, experience: Experience) -> None:
+        bad = (~torch.isfinite(loss)).to(torch.float32)
+        if self.accelerator.num_processes > 1:
+            bad = self.accelerator.reduce(bad, reduction="sum")
+        if float(bad) > 0:
+            self._stop_not_finite(f"loss is {float(loss)} on prompts at stream positions {experience.positions}")
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        value = float(norm) if norm is not None else 0.0
+        if not math.isfinite(value):
+            self._stop_not_finite(f"gradient norm is {value}")
+        return norm
+
+    def _stop_not_finite(self, what: str) -> None:
+        """Save the last good weights and say where the trouble began."""
+        step = self.state.global_step
+        self.optimizer.zero_grad()
+        where = "nothing was saved: it was the first step"
+        if step > 0:
+            self._save_checkpoint(self.model, None)
+            where = f"the weights before it are in {Path(cast(str, self.args.output_dir)) / f'checkpoint-{step}'}"
+        raise NonFiniteLossError(
+            f"update {self.update}, optimiser step {step + 1}: {what}; {where}. Lower learning_rate or step_size, raise "
+            "magnet_strength, or train in float32 (bf16=False)"
+        )
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; see `transformers.Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
+            **kwargs: Passed on.
+
+        Returns:
+            The result of `transformers.Trainer.train`.
+
+        Raises:
+            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
+            ConfigError: The output folder holds another run.
+            NonFiniteLossError: The loss or its gradient is infinite or NaN.
+            TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.
+        """
+        run_dir = Path(cast(str, self.args.output_dir))
+        if resume_from_checkpoint:
+            folder = _checkpoint_named(run_dir, resume_from_checkpoint)
+            state = checkpoints.read_state(folder, self.settings)
+            self.magnet_moves = list(state["magnet_moves"])
+            resume_from_checkpoint = str(folder)
+        elif not self.settings.overwrite_output_dir:
+            refuse_other_run(run_dir)
+        with self.signals.installed():
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        if self.signals.received is not None and self.state.global_step < self.state.max_steps:
+            raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
+        return result
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        checkpoints.load_roles(folder, self.roles)
+        self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save everything, mark the checkpoint as complete, and only then remove older ones."""
+        run_dir = Path(cast(str, self.args.output_dir))
+        folder = run_dir / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+            checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
+            if self.args.should_save:
+                checkpoints.save_roles(folder, self.roles)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                counters = {
+                    "step": self.state.global_step,
+                    "update": self.state.global_step // self.plan.inner_epochs,
+                    "magnet_moves": self.magnet_moves,
+                }
+                checkpoints.write_state(folder, self.settings, counters)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            self._give_up_saving(folder, error)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(
+                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
+            )
+
+    def _give_up_saving(self, folder: Path, error: Exception) -> None:
+        checkpoints.remove_incomplete(folder)
+        survivors = checkpoints.complete_checkpoints(folder.parent)
+        kept = f"the newest complete checkpoint is {survivors[-1]}" if survivors else "no earlier checkpoint exists"
+        raise CheckpointError(
+            f"saving {folder} failed ({error}); {kept}. Free disk space or choose another output_dir, then resume with "
+            "resume_from_checkpoint"
+        ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the policy alone: the other roles are not part of the result (checkpoints keep them apart)."""
+        if not isinstance(self.model, PeftModel):
+            return super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return None
+        folder = cast(str, output_dir if output_dir is not None else self.args.output_dir)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        adapters = list(self.model.active_adapters)
+        self.model.save_pretrained(folder, state_dict=state_dict, selected_adapters=adapters)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)  # type: ignore[union-attr]
+        return None
+
+
+class _MagnetCallback(TrainerCallback):
+    """Tells the trainer that an optimiser step is over, before anything is logged or saved."""
+
+    def __init__(self, trainer: NashTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.after_optimizer_step()
+
+
+def _rows_as_they_are(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows stay a list: lengths differ, and the passes do their own padding."""
+    return list(rows)
+
+
+def _checkpoint_named(run_dir: Path, resume: str | bool) -> Path:
+    """The checkpoint that ``resume`` names: True is the newest complete one of the run."""
+    return checkpoints.latest_checkpoint(run_dir) if resume is True else Path(str(resume))
+
+
+def refuse_other_run(run_dir: Path) -> None:
+    for name in ("metrics.jsonl", "magnetar_config.json"):
+        if (run_dir / name).exists():
+            raise ConfigError(
+                f"output_dir {run_dir} already holds a run ({name}); continue it with resume_from_checkpoint, choose "
+                "another output_dir, or set overwrite_output_dir to replace it"
+            )
+
+
+def _model_and_tokenizer(
+    model: str | PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    if isinstance(model, str):
+        model, loaded = load_policy(model)
+        tokenizer = tokenizer or loaded
+    if tokenizer is None:
+        raise ModelError("processing_class is None, expected the model's tokenizer (give one, or name the model by id)")
+    ensure_pad_token(tokenizer)
+    return model, tokenizer
+
+
+def _prepare_model(
+    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: NashConfig
+) -> PreTrainedModel | PeftModel:
+    if peft_config is not None:
+        if isinstance(model, PeftModel):
+            raise ModelError("the model already has an adapter; train it as it is (peft_config=None) or merge it first")
+        model = cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), peft_config))
+    if isinstance(model, PeftModel) and args.frozen_roles_on_cpu:
+        raise ConfigError("frozen_roles_on_cpu is set, but adapters share one base model and take no room; remove it")
+    if args.disable_dropout:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    return model
+
+
+def _choose_layout(layout: str, model: nn.Module, process_index: int) -> str:
+    if layout == "padded":
+        return layout
+    reason = packing_support(model)
+    if reason is None:
+        return "packed"
+    if layout == "packed":
+        raise ConfigError(f"logprob_layout='packed' cannot work here: {reason}; use 'auto' or 'padded'")
+    if process_index == 0:
+        print(f"log-probability passes use padded rows, which are slower than packed groups: {reason}")
+    return "padded"
