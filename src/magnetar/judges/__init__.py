@@ -1,0 +1,52 @@
+"""Judges: who beats whom.
+
+``build_judge("panel")`` and its like turn one spec string, mapping, function or object into a `Judge`. Judges that
+need models or optional packages are loaded on demand.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from magnetar.judges.base import Judge, ScalarJudge, validate_win_prob
+from magnetar.judges.cycles import cyclic_triple_share
+from magnetar.judges.function import FunctionJudge, ScoreFunctionJudge
+from magnetar.judges.matrix import MatrixJudge
+from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec
+from magnetar.judges.wrappers import Symmetrized
+
+if TYPE_CHECKING:
+    from magnetar.judges.pairwise import PairwiseModelJudge
+    from magnetar.judges.panel import PanelJudge
+    from magnetar.judges.scalar import RewardModelJudge
+
+__all__ = [
+    "JUDGE_KINDS",
+    "FunctionJudge",
+    "Judge",
+    "JudgeSpec",
+    "MatrixJudge",
+    "PairwiseModelJudge",
+    "PanelJudge",
+    "RewardModelJudge",
+    "ScalarJudge",
+    "ScoreFunctionJudge",
+    "Symmetrized",
+    "build_judge",
+    "cyclic_triple_share",
+    "parse_judge_spec",
+    "validate_win_prob",
+]
+
+_ON_DEMAND = {
+    "PairwiseModelJudge": "magnetar.judges.pairwise",
+    "PanelJudge": "magnetar.judges.panel",
+    "RewardModelJudge": "magnetar.judges.scalar",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import judges that load transformers only when they are asked for."""
+    if name in _ON_DEMAND:
+        from importlib import import_module
+
+        return getattr(import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
