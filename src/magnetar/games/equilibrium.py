@@ -1,0 +1,135 @@
+"""Equilibria by means that no method of the library uses: a linear programme, and Newton's method."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+
+from magnetar.errors import GameError
+from magnetar.games.gaps import duality_gap, regularized_gap
+from magnetar.numerics import log_normalize
+
+__all__ = ["linear_program_equilibrium", "newton_regularized_equilibrium"]
+
+FloatArray = NDArray[np.float64]
+
+MAX_NEWTON_STEPS = 200
+MAX_HALVINGS = 40
+REGULARIZED_GAP_TOLERANCE = 1e-13
+
+
+def linear_program_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
+    r"""Symmetric equilibrium: maximise v subject to ``Pᵀπ ≥ v`` and π in the simplex, by HiGHS.
+
+    HiGHS stops at a feasibility tolerance of about 1e-9. The equilibrium is then recomputed on the support that HiGHS
+    found, where every payoff equals the value, and kept if its gap is smaller; this reaches rounding error.
+
+    Args:
+        win_prob_AA: P, shape (A, A), in [0, 1], ``P + Pᵀ = 1``.
+
+    Returns:
+        π*, shape (A,), non-negative, sums to one. Where several equilibria exist, one of them.
+
+    Raises:
+        GameError: HiGHS reports failure.
+    """
+    actions = win_prob_AA.shape[0]
+    result = linprog(
+        c=np.append(np.zeros(actions), -1.0),
+        A_ub=np.hstack([-win_prob_AA.T, np.ones((actions, 1))]),
+        b_ub=np.zeros(actions),
+        A_eq=np.append(np.ones(actions), 0.0)[None, :],
+        b_eq=[1.0],
+        bounds=[(0.0, None)] * actions + [(None, None)],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-9, "dual_feasibility_tolerance": 1e-9},
+    )
+    if not result.success:
+        raise GameError(
+            f"the linear programme of a game with {actions} actions failed ({result.message}); expected an optimum, "
+            "which every preference game has: please report the matrix"
+        )
+    policy = np.maximum(result.x[:-1], 0.0)
+    policy /= policy.sum()
+    polished = _equalize_on_support(win_prob_AA, policy)
+    return min(policy, polished, key=lambda candidate: duality_gap(win_prob_AA @ candidate))
+
+
+def _equalize_on_support(win_prob_AA: FloatArray, policy_A: FloatArray) -> FloatArray:
+    """Policy on the same support against which all supported actions win exactly 1/2; the input if there is none."""
+    support = np.flatnonzero(policy_A > 1e-9)
+    conditions = np.vstack([win_prob_AA[np.ix_(support, support)] - 0.5, np.ones(len(support))])
+    solution = np.linalg.lstsq(conditions, np.append(np.zeros(len(support)), 1.0), rcond=None)[0]
+    if solution.min() < 0:
+        return policy_A
+    polished = np.zeros_like(policy_A)
+    polished[support] = solution / solution.sum()
+    return polished
+
+
+def newton_regularized_equilibrium(win_prob_AA: FloatArray, log_magnet_A: FloatArray, strength: float) -> FloatArray:
+    r"""Equilibrium of the KL-regularised game, the solution of ``π ∝ ρ exp(q(π)/α)``, to rounding error.
+
+    Damped Newton on the logits: ``F(z) = z − log ρ − P softmax(z)/α = 0``. Its Jacobian is
+    ``I − (P − 1/2)(diag π − ππᵀ)/α``. The matrix ``P − 1/2`` is antisymmetric and ``diag π − ππᵀ`` positive
+    semi-definite, so their product has imaginary eigenvalues only, and the Jacobian is never singular: halving the step
+    until ``‖F‖`` falls converges from anywhere, quadratically at the end. It uses no step size, hence checks the
+    methods independently. Each step solves a dense (A, A) system.
+
+    Args:
+        win_prob_AA: P, shape (A, A), in [0, 1], ``P + Pᵀ = 1``.
+        log_magnet_A: log ρ, shape (A,), nats, normalised; -inf excludes an action.
+        strength: α, positive, in units of win probability per nat.
+
+    Returns:
+        log π*_α, shape (A,), nats, normalised; -inf where the magnet is.
+
+    Raises:
+        GameError: The regularised gap stays above 1e-13, which happens only for strengths near rounding error.
+    """
+    support = np.flatnonzero(~np.isneginf(log_magnet_A))
+    centred_SS = win_prob_AA[np.ix_(support, support)] - 0.5
+    log_magnet_S = log_magnet_A[support]
+    logits = log_magnet_S
+    # A strong pull is easy, a weak one is not: approach it through stronger ones, each starting from the last.
+    for stage in _strengths_down_to(strength):
+        logits = _newton(centred_SS, log_magnet_S, stage, logits)
+    log_policy_A = np.full_like(log_magnet_A, -np.inf)
+    log_policy_A[support] = log_normalize(logits)
+    gap = regularized_gap(log_policy_A, win_prob_AA @ np.exp(log_policy_A), log_magnet_A, strength)
+    if not gap <= REGULARIZED_GAP_TOLERANCE:
+        raise GameError(
+            f"Newton's method left a regularised gap of {gap:.1e} at strength {strength:g}, expected at most "
+            f"{REGULARIZED_GAP_TOLERANCE:g}; use a larger strength, or equilibrium() for the game without a magnet"
+        )
+    return log_policy_A
+
+
+def _strengths_down_to(strength: float) -> list[float]:
+    stages = [strength]
+    while stages[-1] < 0.1:
+        stages.append(stages[-1] * 4.0)
+    return stages[::-1]
+
+
+def _newton(centred_SS: FloatArray, log_magnet_S: FloatArray, strength: float, logits: FloatArray) -> FloatArray:
+    """Damped Newton until the residual no longer falls; see `newton_regularized_equilibrium`."""
+
+    def residual_at(point: FloatArray) -> FloatArray:
+        return point - log_magnet_S - centred_SS @ np.exp(log_normalize(point)) / strength
+
+    residual = residual_at(logits)
+    for _ in range(MAX_NEWTON_STEPS):
+        size = np.linalg.norm(residual)
+        policy = np.exp(log_normalize(logits))
+        spread_SS = centred_SS * policy - np.outer(centred_SS @ policy, policy)
+        step = np.linalg.solve(np.eye(len(policy)) - spread_SS / strength, residual)
+        for halving in range(MAX_HALVINGS):
+            damping = 0.5**halving
+            candidate = logits - damping * step
+            candidate_residual = residual_at(candidate)
+            if np.linalg.norm(candidate_residual) <= (1.0 - 1e-4 * damping) * size:
+                break
+        else:
+            return logits
+        logits, residual = candidate, candidate_residual
+    return logits
