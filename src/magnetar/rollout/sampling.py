@@ -1,0 +1,66 @@
+"""Drawing tokens from logits by inverse distribution function, so that one uniform number decides each token."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magnetar.rollout.base import SamplingParams
+
+__all__ = ["draw_tokens", "draw_uniforms"]
+
+
+def draw_uniforms(seeds: Sequence[int], group_size: int, length: int) -> Tensor:
+    """Uniform numbers that depend on the prompt's seed, the response's index and the position alone.
+
+    Args:
+        seeds: One integer for each of B prompts.
+        group_size: G.
+        length: T; more positions leave the first ones unchanged, and so do more responses.
+
+    Returns:
+        Shape (B·G, T), float64, in [0, 1).
+    """
+    rows = [
+        np.random.default_rng([seed % 2**64, index]).random(length) for seed in seeds for index in range(group_size)
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def draw_tokens(logits_rv: Tensor, uniform_r: Tensor, sampling: SamplingParams) -> tuple[Tensor, Tensor]:
+    """Draw one token for each row: the first whose cumulative probability exceeds the row's uniform number.
+
+    Args:
+        logits_rv: Shape (R, V).
+        uniform_r: Shape (R,), float64, in [0, 1).
+        sampling: Temperature and truncation.
+
+    Returns:
+        Tokens, shape (R,), and their log-probabilities at the temperature before truncation, shape (R,), float32.
+    """
+    logp_rv = (logits_rv.float() / sampling.temperature).log_softmax(-1)
+    probability_rv = logp_rv.exp()
+    if sampling.truncates:
+        probability_rv = probability_rv * _kept(probability_rv, sampling)
+    cumulative_rv = probability_rv.cumsum(-1, dtype=torch.float64)
+    total_r1 = cumulative_rv[:, -1:].contiguous()
+    token_r1 = torch.searchsorted(cumulative_rv, uniform_r.unsqueeze(-1) * total_r1, right=True)
+    # A uniform number next to 1 may round up to the total: then the last token of positive probability is meant.
+    token_r1 = torch.minimum(token_r1, torch.searchsorted(cumulative_rv, total_r1))
+    return token_r1.squeeze(-1), logp_rv.gather(-1, token_r1).squeeze(-1)
+
+
+def _kept(probability_rv: Tensor, sampling: SamplingParams) -> Tensor:
+    """Which tokens may be drawn; the most probable one always may."""
+    kept = probability_rv >= sampling.min_p * probability_rv.amax(-1, keepdim=True)
+    if sampling.top_k > 0:
+        top = probability_rv.topk(min(sampling.top_k, probability_rv.shape[-1]), dim=-1)
+        kept &= torch.zeros_like(kept).scatter_(-1, top.indices, True)
+    if sampling.top_p < 1.0:
+        probability_rv = probability_rv * kept
+        ordered, index = probability_rv.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1, dtype=torch.float64) - ordered
+        limit = sampling.top_p * ordered.sum(-1, keepdim=True, dtype=torch.float64)
+        kept &= torch.zeros_like(kept).scatter_(-1, index, before < limit)
+    return kept

@@ -1,0 +1,277 @@
+"""Rollouts with the training model itself, through transformers.
+
+The loop is our own rather than `model.generate`, for three reasons: a prompt is encoded once for its whole group, rows
+that have ended leave the batch, and each token is decided by a number that belongs to its place and to nothing else.
+"""
+
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+
+from magnetar.errors import ConfigError, ModelError
+from magnetar.rollout.base import Rollouts, SamplingParams
+from magnetar.rollout.sampling import draw_tokens, draw_uniforms
+
+__all__ = ["TransformersEngine"]
+
+logger = logging.getLogger(__name__)
+
+# Ended rows leave the batch when they are at least this share of it: each leave copies the cache once.
+DROP_SHARE = 1 / 8
+
+
+class Decoder(Protocol):
+    """The part of a tokenizer that the engine needs."""
+
+    eos_token_id: Any
+
+    def batch_decode(self, sequences: Any, *, skip_special_tokens: bool = False) -> Any:
+        """Turn tokens into texts."""
+        ...
+
+
+class TransformersEngine:
+    """Draws responses with a Hugging Face causal language model, bare or with a PEFT adapter.
+
+    The sampling settings in the model's own generation config are not used, only its end-of-sequence tokens: what is
+    not in `SamplingParams` would make the responses come from another policy than the one that is trained.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Decoder,
+        sampling: SamplingParams,
+        max_batch_responses: int | None = None,
+        *,
+        eos_token_ids: Sequence[int] | None = None,
+    ) -> None:
+        """Set how responses are drawn.
+
+        Args:
+            tokenizer: Decodes responses, and names the end-of-sequence token when the model's generation config
+                names none.
+            sampling: Length, temperature and truncation.
+            max_batch_responses: Responses generated at a time, in whole groups, at least one group; None: all.
+            eos_token_ids: Tokens that end a response; None: those of the model's generation config.
+
+        Raises:
+            ConfigError: `max_batch_responses` is below 1.
+        """
+        if max_batch_responses is not None and max_batch_responses < 1:
+            raise ConfigError(f"max_batch_responses = {max_batch_responses}, expected at least 1, or None for no limit")
+        self._tokenizer = tokenizer
+        self._sampling = sampling
+        self._max_batch_responses = max_batch_responses
+        self._eos_token_ids = eos_token_ids
+        self._announced: set[str] = set()
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How responses are drawn."""
+        return self._sampling
+
+    @torch.no_grad()
+    def generate(
+        self, model: nn.Module, prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]
+    ) -> Rollouts:
+        """Draw `group_size` responses to each prompt; see `RolloutEngine.generate`.
+
+        Raises:
+            ValueError: An empty prompt, a group size below 1 or another number of seeds than of prompts.
+            ModelError: The model keeps no key-value cache.
+        """
+        _check(prompt_ids, group_size, seeds)
+        inner = extract_model_from_parallel(model)
+        order = sorted(range(len(prompt_ids)), key=lambda b: (len(prompt_ids[b]), b))
+        at_once = len(order) if self._max_batch_responses is None else max(1, self._max_batch_responses // group_size)
+        responses: list[list[list[int]]] = [[] for _ in order]
+        logp: list[list[list[float]]] = [[] for _ in order]
+        eos = self._end_tokens(inner)
+        with _eval_mode(inner):
+            for start in range(0, len(order), at_once):
+                part = order[start : start + at_once]
+                tokens, values = self._generate_part(
+                    inner, [prompt_ids[b] for b in part], group_size, [seeds[b] for b in part], eos
+                )
+                for i, b in enumerate(part):
+                    responses[b] = tokens[i * group_size : (i + 1) * group_size]
+                    logp[b] = values[i * group_size : (i + 1) * group_size]
+        return Rollouts(
+            prompt_ids=[list(prompt) for prompt in prompt_ids],
+            response_ids=responses,
+            texts=[list(self._tokenizer.batch_decode(group, skip_special_tokens=True)) for group in responses],
+            sampling_logp=logp,
+            truncated_BG=np.array([[response[-1] not in eos for response in group] for group in responses]),
+        )
+
+    def _generate_part(
+        self, model: nn.Module, prompts: list[list[int]], group_size: int, seeds: Sequence[int], eos: frozenset[int]
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probabilities of B·G responses, row by row."""
+        device = next(model.parameters()).device
+        length = self._sampling.max_new_tokens
+        uniform_rt = draw_uniforms(seeds, group_size, length).to(device)
+        end_e = torch.tensor(sorted(eos), device=device, dtype=torch.long)
+        state = self._prefill(model, prompts, group_size)
+        rows = uniform_rt.shape[0]
+        tokens_rt = torch.zeros((rows, length), dtype=torch.long, device=device)
+        logp_rt = torch.zeros((rows, length), dtype=torch.float32, device=device)
+        length_r = torch.full((rows,), length, device=device)
+        row_k = torch.arange(rows, device=device)  # which response each row of the shrinking batch is
+        ended_k = torch.zeros(rows, dtype=torch.bool, device=device)
+        for t in range(length):
+            token_k, logp_k = draw_tokens(state.logits, uniform_rt[row_k, t], self._sampling)
+            tokens_rt[row_k, t], logp_rt[row_k, t] = token_k, logp_k
+            just_ended_k = torch.isin(token_k, end_e) & ~ended_k
+            length_r[row_k[just_ended_k]] = t + 1
+            ended_k |= just_ended_k
+            ended = int(ended_k.sum())
+            if ended == len(row_k) or t + 1 == length:
+                break
+            if ended >= DROP_SHARE * len(row_k) and state.can_drop:
+                keep = (~ended_k).nonzero().squeeze(-1)
+                state.keep(keep)
+                row_k, ended_k, token_k = row_k[keep], ended_k[keep], token_k[keep]
+            state.step(token_k)
+        lengths = length_r.tolist()
+        tokens = [row[:n] for row, n in zip(tokens_rt.tolist(), lengths, strict=True)]
+        logps = [row[:n] for row, n in zip(logp_rt.tolist(), lengths, strict=True)]
+        return tokens, logps
+
+    def _prefill(self, model: nn.Module, prompts: list[list[int]], group_size: int) -> "_Decoding":
+        """Encode each prompt once and give its group G copies of the cache."""
+        device = next(model.parameters()).device
+        width = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+        state = _Decoding.start(model, ids, mask)
+        if group_size == 1:
+            return state
+        if not state.can_repeat:
+            self._announce(
+                f"{type(model).__name__} keeps a cache ({type(state.cache).__name__}) whose rows cannot be repeated: "
+                "every prompt is encoded once for each of its responses, which takes longer"
+            )
+            return _Decoding.start(model, ids.repeat_interleave(group_size, 0), mask.repeat_interleave(group_size, 0))
+        state.repeat(group_size)
+        return state
+
+    def _announce(self, message: str) -> None:
+        if message not in self._announced:
+            self._announced.add(message)
+            logger.warning(message)
+
+    def _end_tokens(self, model: nn.Module) -> frozenset[int]:
+        """The tokens that end a response; none when neither the model nor the tokenizer names one."""
+        if self._eos_token_ids is not None:
+            return frozenset(self._eos_token_ids)
+        ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        if ids is None:
+            ids = self._tokenizer.eos_token_id
+        if ids is None:
+            return frozenset()
+        return frozenset([ids] if isinstance(ids, int) else ids)
+
+
+@dataclass
+class _Decoding:
+    """A batch of sequences being continued: their cache, their masks and the logits of the next token."""
+
+    model: nn.Module
+    cache: Any
+    mask: Tensor
+    position: Tensor
+    logits: Tensor
+    takes: frozenset[str]
+
+    @classmethod
+    def start(cls, model: nn.Module, ids: Tensor, mask: Tensor) -> "_Decoding":
+        """Encode left-padded prompts."""
+        base = cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+        takes = frozenset(inspect.signature(base.forward).parameters)
+        if "past_key_values" not in takes:
+            raise ModelError(
+                f"{type(base).__name__} takes no past_key_values, so it cannot continue a sequence token by token; "
+                "use a transformer decoder, or another rollout engine"
+            )
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        state = cls(model, None, mask, positions, torch.empty(0), takes)
+        state._forward(ids)
+        state.position = positions[:, -1:]
+        return state
+
+    @property
+    def _layers(self) -> list[Any]:
+        return list(getattr(self.cache, "layers", []))
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether every layer of the cache can copy its rows."""
+        return bool(self._layers) and all(hasattr(layer, "batch_repeat_interleave") for layer in self._layers)
+
+    @property
+    def can_drop(self) -> bool:
+        """Whether every layer of the cache can let rows go."""
+        return bool(self._layers) and all(hasattr(layer, "batch_select_indices") for layer in self._layers)
+
+    def repeat(self, times: int) -> None:
+        """Turn every row into `times` rows next to each other."""
+        self.cache.batch_repeat_interleave(times)
+        self.mask = self.mask.repeat_interleave(times, 0)
+        self.position = self.position.repeat_interleave(times, 0)
+        self.logits = self.logits.repeat_interleave(times, 0)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position = self.mask[rows], self.position[rows]
+
+    def step(self, tokens: Tensor) -> None:
+        """Feed one token to each row."""
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=-1)
+        self.position = self.position + 1
+        self._forward(tokens.unsqueeze(-1))
+
+    def _forward(self, ids: Tensor) -> None:
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": self.mask, "use_cache": True}
+        if self.cache is not None:
+            inputs["past_key_values"] = self.cache
+        if "position_ids" in self.takes:
+            inputs["position_ids"] = self.position
+        if "logits_to_keep" in self.takes:
+            inputs["logits_to_keep"] = 1
+        outputs = self.model(**inputs)
+        self.cache = outputs.past_key_values
+        if self.cache is None:
+            raise ModelError(f"{type(self.model).__name__} returned no key-value cache; enable config.use_cache")
+        self.logits = outputs.logits[:, -1]
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode, which also turns gradient checkpointing off; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:
+    if group_size < 1:
+        raise ValueError(f"group_size = {group_size}, expected at least 1")
+    if len(seeds) != len(prompt_ids):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompt_ids)} prompts, expected one seed for each prompt")
+    for b, prompt in enumerate(prompt_ids):
+        if not prompt:
+            raise ValueError(f"prompt {b} has no tokens; give it at least a beginning-of-sequence token")
