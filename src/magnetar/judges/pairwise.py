@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
 from magnetar.judges.base import FloatArray, Judge
 from magnetar.judges.classifier import SequenceClassifier
-from magnetar.judges.prompts import prompt_text
 from magnetar.types import Prompt
 
 __all__ = ["DEFAULT_TEMPLATE", "PairwiseModelJudge"]

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
 from magnetar.judges.base import FloatArray, ScalarJudge
 from magnetar.judges.classifier import SequenceClassifier
 from magnetar.judges.function import check_temperature
-from magnetar.judges.prompts import as_messages, prompt_text
+from magnetar.judges.prompts import as_messages
 from magnetar.types import Prompt
 
 __all__ = ["RewardModelJudge"]

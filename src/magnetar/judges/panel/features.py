@@ -35,8 +35,8 @@ __all__ = ["FeatureExtractor", "Features"]
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 WORD = re.compile(r"[^\W\d_]+")
 FINISHED = re.compile(r"[.!?][\"'”’)\]*_]*\s*$")
-EMBEDDED_TOKENS = 128
-"""Longest text that is embedded, in tokens; the demo's responses have at most 64 of another, coarser tokenizer."""
+EMBEDDED_TOKENS = 256
+"""Longest text that is embedded, in tokens: what the embedder was trained on. The rest of a longer one is not."""
 RUN = 4
 """Length of the word runs by which repetition and copying are counted: shorter ones recur in honest prose."""
 
