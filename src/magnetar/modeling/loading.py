@@ -312,8 +312,9 @@ def _repository_file(source: _Source, filename: str) -> str | None:
         return hf_hub_download(source.place, filename, revision=source.revision)
     except LocalEntryNotFoundError as error:
         # The Hub cannot be reached. That is no trouble for a repository fetched earlier that lacks this one file.
-        if isinstance(try_to_load_from_cache(source.place, "config.json", revision=source.revision), str):
-            return None
+        for known in ("config.json", "adapter_config.json"):
+            if isinstance(try_to_load_from_cache(source.place, known, revision=source.revision), str):
+                return None
         raise ModelError(
             f"model {source.name!r} is not a folder here and the Hugging Face Hub cannot be reached to look for it "
             f"there; check the path or the network connection, or use {DEMO_MODEL!r} for the embedded model"

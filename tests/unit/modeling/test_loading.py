@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -152,6 +153,23 @@ def test_unreachable_hub_is_said_and_the_embedded_model_offered(monkeypatch: pyt
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"'nobody/nothing' is not a folder here and .* cannot be reached.*'demo'"):
         load_policy("nobody/nothing")
+
+
+def test_repositories_fetched_earlier_load_without_the_hub(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter without tokenizer and its base, both in the Hub's cache: what they lack is not looked for again."""
+    adapter = save_adapter(base, tmp_path / "adapter", "org/base")
+    for name, folder in (("base", base), ("adapter", adapter)):
+        repository = tmp_path / "hub" / f"models--org--{name}"
+        shutil.copytree(folder, repository / "snapshots" / "0123abc")
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0123abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model, _ = load_policy("org/adapter")
+    assert isinstance(model, PeftModel)
+    assert torch.equal(logits(model), logits(load_policy(adapter)[0]))
 
 
 def test_name_that_can_be_neither_folder_nor_repository() -> None:
