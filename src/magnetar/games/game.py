@@ -26,7 +26,7 @@ class PreferenceGame:
 
     Args:
         P: Win probabilities, shape (A, A), in [0, 1], with ``P + Pᵀ = 1`` to within 1e-6 and hence 1/2 on the diagonal.
-            Stored as a read-only float64 copy, the two orders of each pair averaged so that the sum is 1 to rounding.
+            Stored as a read-only float64 copy; what a pair's sum lacks of 1 is shared by its two orders.
         actions: Names of the actions; "0", "1", … by default.
         name: Name of the game in tables and plots.
 
@@ -186,7 +186,7 @@ class PreferenceGame:
 def _as_float64(values: Any, what: str) -> FloatArray:
     """Own float64 copy of anything array-like."""
     try:
-        return np.array(values, dtype=np.float64)
+        return np.array(np.asarray(values, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError) as error:
         raise GameError(f"{what} of type {type(values).__name__} is not an array of numbers: {error}") from error
 
@@ -214,7 +214,7 @@ def _checked_win_prob(values: Any) -> FloatArray:
             f"P[{i},{j}] + P[{j},{i}] = {total[i, j]:.9g}, expected 1; average both orders, (P + 1 - P.T) / 2, or wrap "
             "the judge so that it does"
         )
-    return (matrix + 1.0 - matrix.T) / 2.0
+    return matrix + (1.0 - total) / 2.0
 
 
 def _index_of_max(values: NDArray[Any]) -> tuple[int, int]:
