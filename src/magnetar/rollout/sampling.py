@@ -10,6 +10,9 @@ from magnetar.rollout.base import SamplingParams
 
 __all__ = ["draw_tokens", "draw_uniforms"]
 
+# How many of the most probable tokens are looked at before the whole vocabulary is sorted for top_p.
+CANDIDATES = 1024
+
 
 def draw_uniforms(seeds: Sequence[int], group_size: int, length: int) -> Tensor:
     """Uniform numbers that depend on the prompt's seed, the response's index and the position alone.
@@ -58,9 +61,20 @@ def _kept(probability_rv: Tensor, sampling: SamplingParams) -> Tensor:
         top = probability_rv.topk(min(sampling.top_k, probability_rv.shape[-1]), dim=-1)
         kept &= torch.zeros_like(kept).scatter_(-1, top.indices, True)
     if sampling.top_p < 1.0:
-        probability_rv = probability_rv * kept
-        ordered, index = probability_rv.sort(dim=-1, descending=True, stable=True)
+        kept &= _nucleus(probability_rv * kept, sampling.top_p)
+    return kept
+
+
+def _nucleus(probability_rv: Tensor, top_p: float) -> Tensor:
+    """The most probable tokens, in order, until they hold a share `top_p` of the row's probability."""
+    limit_r1 = top_p * probability_rv.sum(-1, keepdim=True, dtype=torch.float64)
+    # Sorting a vocabulary is slow and rarely needed. Which rows need it depends on each row alone.
+    top, index = probability_rv.topk(min(CANDIDATES, probability_rv.shape[-1]), dim=-1)
+    before = top.cumsum(-1, dtype=torch.float64) - top
+    kept = torch.zeros_like(probability_rv, dtype=torch.bool).scatter_(-1, index, before < limit_r1)
+    wide = (top.sum(-1, keepdim=True, dtype=torch.float64) < limit_r1).squeeze(-1).nonzero().squeeze(-1)
+    if len(wide) and top.shape[-1] < probability_rv.shape[-1]:
+        ordered, index = probability_rv[wide].sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1, dtype=torch.float64) - ordered
-        limit = sampling.top_p * ordered.sum(-1, keepdim=True, dtype=torch.float64)
-        kept &= torch.zeros_like(kept).scatter_(-1, index, before < limit)
+        kept[wide] = torch.zeros_like(kept[wide]).scatter_(-1, index, before < limit_r1[wide])
     return kept

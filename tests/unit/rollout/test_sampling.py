@@ -39,6 +39,20 @@ def test_every_truncation_keeps_the_right_tokens_in_proportion(settings, kept):
     torch.testing.assert_close(frequencies(SamplingParams(**settings)), expected, atol=1e-3, rtol=0)
 
 
+def test_a_flat_row_beside_a_steep_one_keeps_its_whole_nucleus():
+    flat, steep = torch.zeros(5000), torch.zeros(5000)
+    flat[:2500] = 1e-3  # the nucleus: larger than what is looked at first
+    steep[0] = 50.0
+    token = torch.softmax(flat.double(), -1)[0].item()
+    uniform = torch.linspace(0, 1 - 1e-9, 3000, dtype=torch.float64)
+    sampling = SamplingParams(top_p=2499.5 * token)
+    both = torch.stack([flat, steep]).repeat_interleave(3000, 0)
+    tokens, _ = draw_tokens(both, uniform.repeat(2), sampling)
+    assert tokens[:3000].min() == 0 and tokens[:3000].max() == 2499
+    assert (tokens[3000:] == 0).all()
+    assert torch.equal(draw_tokens(both[:3000], uniform, sampling)[0], tokens[:3000])
+
+
 def test_log_probabilities_are_those_before_truncation_at_the_temperature():
     logits = torch.tensor([[0.3, -1.0, 2.0, 0.0]]).expand(50, -1)
     uniform = torch.linspace(0, 0.99, 50, dtype=torch.float64)
