@@ -10,6 +10,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -33,6 +34,8 @@ SIZES: dict[str, Any] = {
 SLIDING = ["sliding_attention", "full_attention"]
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SIZES),
+    # One window for all layers, without a list of layer types.
+    "mistral": lambda: MistralConfig(**SIZES, sliding_window=5),
     "qwen2": lambda: Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=5, layer_types=SLIDING),
     "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
     "gemma2": lambda: Gemma2Config(

@@ -12,7 +12,7 @@ from magnetar.modeling.logprobs import TokenLogProbs, exact_kl, packing_support,
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-KINDS = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"]
+KINDS = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3"]
 # Transformers gives Gemma 2 no sdpa attention, because of its soft-capped attention scores.
 KINDS_AND_ATTENTION = [(kind, a) for kind in KINDS for a in ("sdpa", "eager") if (kind, a) != ("gemma2", "sdpa")]
 TEMPERATURE = 0.7
