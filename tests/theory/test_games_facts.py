@@ -211,6 +211,18 @@ class TestFact6EquilibriaComeFromALinearProgramme:
         worst_defence = (equilibrium @ game.P).min()
         assert abs(best_attack - worst_defence) < 1e-12
 
+    def test_its_gap_is_rounding_error_in_large_games_too(self) -> None:
+        for seed in range(8):
+            game = games.random_game(200, seed)
+            assert game.duality_gap(game.equilibrium()) < 2e-14
+
+    def test_it_does_not_depend_on_how_strong_the_preferences_are(self) -> None:
+        game = games.random_game(40, seed=1)
+        faint = games.PreferenceGame(0.5 + 1e-6 * (game.P - 0.5))
+        np.testing.assert_allclose(faint.equilibrium(), game.equilibrium(), atol=1e-8)
+        fainter = games.PreferenceGame(0.5 + 1e-9 * (game.P - 0.5))
+        np.testing.assert_allclose(fainter.equilibrium(), game.equilibrium(), atol=1e-5)
+
     def test_known_equilibria(self) -> None:
         np.testing.assert_allclose(games.rps().equilibrium(), [1 / 3] * 3, atol=1e-14)
         np.testing.assert_allclose(games.biased_rps().equilibrium(), [0.3, 0.3, 0.4], atol=1e-14)

@@ -33,9 +33,12 @@ def linear_program_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
         GameError: HiGHS reports failure.
     """
     actions = win_prob_AA.shape[0]
+    # The equilibrium does not depend on the scale of P − 1/2, the solver's absolute tolerances do.
+    centred_AA = win_prob_AA - 0.5
+    centred_AA /= np.abs(centred_AA).max() or 1.0
     result = linprog(
         c=np.append(np.zeros(actions), -1.0),
-        A_ub=np.hstack([-win_prob_AA.T, np.ones((actions, 1))]),
+        A_ub=np.hstack([-centred_AA.T, np.ones((actions, 1))]),
         b_ub=np.zeros(actions),
         A_eq=np.append(np.ones(actions), 0.0)[None, :],
         b_eq=[1.0],
@@ -50,14 +53,14 @@ def linear_program_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
         )
     policy = np.maximum(result.x[:-1], 0.0)
     policy /= policy.sum()
-    polished = _equalize_on_support(win_prob_AA, policy)
+    polished = _equalize_on_support(centred_AA, policy)
     return min(policy, polished, key=lambda candidate: duality_gap(win_prob_AA @ candidate))
 
 
-def _equalize_on_support(win_prob_AA: FloatArray, policy_A: FloatArray) -> FloatArray:
+def _equalize_on_support(centred_AA: FloatArray, policy_A: FloatArray) -> FloatArray:
     """Policy on the same support against which all supported actions win exactly 1/2; the input if there is none."""
     support = np.flatnonzero(policy_A > 1e-9)
-    conditions = np.vstack([win_prob_AA[np.ix_(support, support)] - 0.5, np.ones(len(support))])
+    conditions = np.vstack([centred_AA[np.ix_(support, support)], np.ones(len(support))])
     solution = np.linalg.lstsq(conditions, np.append(np.zeros(len(support)), 1.0), rcond=None)[0]
     if solution.min() < 0:
         return policy_A
