@@ -1,0 +1,219 @@
+"""`magnetar eval`: play two policies against each other under a judge."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+from magnetar.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from magnetar.evaluation import CategorySummary, Estimate, Matchup, MatchupSummary
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> int:
+    """Check everything that is cheap, play, print a table, write the files asked for.
+
+    Args:
+        argv: Arguments after ``magnetar eval``.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        MagnetarError: Anything that the user can mend.
+    """
+    args = _parse(argv)
+    for path in (args.json, args.html):
+        if path is not None:
+            _check_output(path)
+
+    from magnetar.data import load_prompts
+    from magnetar.evaluation.players import check_player_spec
+    from magnetar.judges import parse_judge_spec
+    from magnetar.rollout import SamplingParams
+
+    sampling = SamplingParams(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
+    spec = parse_judge_spec(args.judge)
+    for player in (args.policy, args.opponent):
+        check_player_spec(player)
+    prompts = load_prompts(args.dataset, args.split or ("test" if args.dataset == "demo" else None))
+    if args.limit is not None and args.limit < len(prompts):
+        prompts = prompts.shuffle(seed=args.seed).select(range(args.limit))
+
+    from magnetar.judges import build_judge
+
+    matchup, judge_counts = _play(args, prompts, build_judge(spec), sampling)
+    return _report(args, matchup, judge_counts)
+
+
+def _play(args: argparse.Namespace, prompts: Any, judge: Any, sampling: Any) -> "tuple[Matchup, dict[str, float]]":
+    from magnetar.evaluation.play import play
+    from magnetar.evaluation.players import GenerationRequest, make_player
+
+    request = GenerationRequest(
+        sampling,
+        responses_per_prompt=args.responses_per_prompt,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        progress=True,
+    )
+    matchup = play(
+        make_player(args.policy, dtype=args.dtype),
+        make_player(args.opponent, dtype=args.dtype),
+        prompts["prompt"][:],
+        prompts["category"][:] if "category" in prompts.column_names else None,
+        judge,
+        request=request,
+    )
+    return matchup, judge.stats()
+
+
+def _report(args: argparse.Namespace, matchup: "Matchup", judge_counts: dict[str, float]) -> int:
+    from magnetar.evaluation import evaluation_record, sample_records, suspicions
+    from magnetar.evaluation.summary import summarize
+
+    summary = summarize(matchup, bootstrap=args.bootstrap, confidence=args.confidence, seed=args.seed)
+    samples = sample_records(matchup, args.samples, seed=args.seed)
+    settings = {key: value for key, value in vars(args).items() if key not in ("json", "html")}
+    settings["judge_counts"] = judge_counts
+    print(_table(summary))
+    for line in suspicions(summary):
+        print(f"look at the samples: {line}")
+    for sample in samples:
+        print(_sample(sample))
+    if args.json is not None:
+        record = {**evaluation_record(summary, settings), "samples": samples}
+        _write_json(args.json, record)
+        print(f"figures: {args.json}", file=sys.stderr)
+    if args.html is not None:
+        from magnetar.reports import write_matchup_report
+
+        print(f"report: {write_matchup_report(summary, samples, args.html, settings=settings)}", file=sys.stderr)
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Read the flags; names and defaults are those of `magnetar train` where both have them."""
+    parser = argparse.ArgumentParser(
+        prog="magnetar eval",
+        description="Let two policies answer the same prompts and have a judge say how often the first one wins.",
+        allow_abbrev=False,
+    )
+    who = "'demo', a Hub id, a model or adapter folder, or file:RESPONSES.jsonl (prompt and response on each line)"
+
+    def option(name: str, help: str, **settings: Any) -> None:
+        names = [f"--{name}", f"--{name.replace('_', '-')}"]
+        parser.add_argument(*dict.fromkeys(names), help=help, **settings)
+
+    option("policy", f"who is evaluated: {who}", required=True, metavar="A")
+    option("opponent", "against whom: as for --policy", required=True, metavar="B")
+    option("judge", "panel, reward:MODEL, cost:MODEL, pairwise:MODEL, ...", required=True, metavar="SPEC")
+    option("dataset", "prompts: 'demo', a file, a folder or a Hub id", required=True, metavar="D")
+    option("split", "split of the dataset; 'test' of 'demo', else the only one or 'train'")
+    option("limit", "evaluate on this many prompts, drawn with the seed", type=_at_least(1), metavar="N")
+    option("json", "write figures, settings, versions and samples here", type=Path, metavar="FILE")
+    option("html", "write a self-contained page here", type=Path, metavar="FILE")
+    option("samples", "answers to print and to write (default 4)", type=_at_least(0), default=4, metavar="N")
+    option("max_new_tokens", "longest response in tokens (default 64)", type=int, default=64)
+    option("temperature", "sampling temperature (default 1.0)", type=float, default=1.0)
+    option("top_p", "nucleus sampling (default 1.0: off)", type=float, default=1.0)
+    option("top_k", "sample among the k likeliest tokens (default 0: off)", type=int, default=0)
+    option("responses_per_prompt", "responses of each side to a prompt (default 1)", type=_at_least(1), default=1)
+    option("batch_size", "prompts at a time (default 16)", type=_at_least(1), default=16)
+    option("dtype", "precision of the weights (default float32)", default="float32")
+    option("seed", "seed of sampling, drawing and resampling (default 0)", type=_at_least(0), default=0)
+    option("bootstrap", "resamples of the interval (default 2000)", type=_at_least(100), default=2000)
+    option("confidence", "coverage of the interval (default 0.95)", type=_share, default=0.95)
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        name = rest[0].lstrip("-").split("=", 1)[0].replace("-", "_")
+        raise ConfigError(unknown_name("option", name, vars(args)))
+    return args
+
+
+def _at_least(low: int) -> Any:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value}, expected at least {low}")
+        return value
+
+    return whole_number
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{value}, expected a number between 0 and 1")
+    return value
+
+
+def _check_output(path: Path) -> None:
+    """Make the folder and try to write there, before minutes are spent on what should go there."""
+    if path.is_dir():
+        raise ConfigError(f"{str(path)!r} is a folder, expected a file name to write to")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write to {str(path)!r} ({error}); choose another place") from error
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write the figures to {str(path)!r} ({error}); they are printed above") from error
+
+
+def _table(summary: "MatchupSummary") -> str:
+    """The figures overall and by category, in columns."""
+    head = ["", "prompts", "win rate", f"{summary.win_rate.confidence:.0%} interval", "ties", "tokens", "cut off"]
+    rows = [head, *(_row(name, part) for name, part in {"all": summary, **summary.categories}.items())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)).rstrip()
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    title = f"{summary.policy.name} against {summary.opponent.name}, judge {summary.judge}"
+    rule = "-" * max(map(len, lines))
+    note = "tokens and cut off: policy / opponent"
+    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, note])
+
+
+def _row(name: str, part: "CategorySummary") -> list[str]:
+    ours, theirs = part.policy, part.opponent
+    return [
+        name,
+        str(part.prompts),
+        f"{part.win_rate.value:.1%}",
+        _interval(part.win_rate),
+        f"{part.ties:.1%}",
+        f"{_or_dash(ours.tokens, '.1f')} / {_or_dash(theirs.tokens, '.1f')}",
+        f"{_or_dash(ours.truncated, '.0%')} / {_or_dash(theirs.truncated, '.0%')}",
+    ]
+
+
+def _interval(rate: "Estimate") -> str:
+    return "undefined" if rate.low is None or rate.high is None else f"{rate.low:.1%} to {rate.high:.1%}"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _sample(sample: dict[str, Any]) -> str:
+    from magnetar.data import prompt_text
+
+    category = f" [{sample['category']}]" if sample["category"] is not None else ""
+    return (
+        f"\nprompt{category}: {prompt_text(sample['prompt'])}\n"
+        f"opponent: {sample['opponent'].strip() or '(empty)'}\n"
+        f"policy, wins with {sample['win_prob']:.0%}: {sample['policy'].strip() or '(empty)'}"
+    )

@@ -1,0 +1,161 @@
+"""A match-up: what two players answered to the same prompts, and how a judge compared the answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magnetar.errors import DataError, JudgeError
+from magnetar.types import Prompt
+
+__all__ = ["Matchup", "Responses", "sample_records"]
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What one player answered.
+
+    Attributes:
+        texts: For each prompt its responses, equally many for each prompt and at least one.
+        tokens_BG: Length of each response in the player's own tokens; None when unknown (responses from a file).
+        truncated_BG: True where a response ended for want of room; None when unknown.
+    """
+
+    texts: list[list[str]]
+    tokens_BG: NDArray[np.int64] | None = None
+    truncated_BG: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that all groups have one size and the arrays fit it."""
+        if not self.texts:
+            raise DataError("no prompts were answered, expected at least one; is the dataset empty?")
+        sizes = {len(group) for group in self.texts}
+        if len(sizes) != 1 or 0 in sizes:
+            raise DataError(f"groups of {sorted(sizes)} responses, expected equally many (at least 1) for each prompt")
+        for name in ("tokens_BG", "truncated_BG"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.shape:
+                raise ValueError(f"{name} has shape {value.shape}, expected {self.shape}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of prompts, responses per prompt."""
+        return len(self.texts), len(self.texts[0])
+
+    def select(self, rows: Sequence[int]) -> "Responses":
+        """The responses to some of the prompts, in the given order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return Responses(
+            [self.texts[row] for row in rows],
+            None if self.tokens_BG is None else self.tokens_BG[index],
+            None if self.truncated_BG is None else self.truncated_BG[index],
+        )
+
+
+@dataclass(frozen=True)
+class Matchup:
+    """Two players' responses to the same prompts and the judge's comparison of each with each.
+
+    Attributes:
+        prompts: B prompts, standard or conversational.
+        categories: One label per prompt; None when the dataset has no categories.
+        policy: The evaluated player's responses, G per prompt.
+        opponent: The other player's responses, H per prompt.
+        win_prob_BGH: P(policy's response g beats opponent's response h), in [0, 1].
+        judge: Specification of the judge that was asked.
+        policy_name: What the policy is called in tables.
+        opponent_name: What the opponent is called in tables.
+    """
+
+    prompts: list[Prompt]
+    categories: list[str] | None
+    policy: Responses
+    opponent: Responses
+    win_prob_BGH: NDArray[np.float64]
+    judge: str
+    policy_name: str
+    opponent_name: str
+
+    def __post_init__(self) -> None:
+        """Check that everything speaks of the same prompts and that the judge gave probabilities."""
+        b = len(self.prompts)
+        if self.categories is not None and len(self.categories) != b:
+            raise DataError(f"{len(self.categories)} categories for {b} prompts, expected one for each")
+        for name, responses in ((self.policy_name, self.policy), (self.opponent_name, self.opponent)):
+            if responses.shape[0] != b:
+                raise DataError(f"{name} answered {responses.shape[0]} prompts, expected {b}")
+        expected = (b, self.policy.shape[1], self.opponent.shape[1])
+        if self.win_prob_BGH.shape != expected:
+            raise JudgeError(
+                f"judge {self.judge!r} gave win probabilities of shape {self.win_prob_BGH.shape}, expected {expected}: "
+                "prompts, policy's responses, opponent's responses"
+            )
+        inside = (self.win_prob_BGH >= 0.0) & (self.win_prob_BGH <= 1.0)
+        if not inside.all():
+            wrong = self.win_prob_BGH[~inside]
+            raise JudgeError(
+                f"judge {self.judge!r} gave {wrong.size} answers outside [0, 1], the first {wrong[0]}; a judge must "
+                "return P(first beats second)"
+            )
+
+    @property
+    def win_prob_B(self) -> NDArray[np.float64]:
+        """Mean win probability of each prompt."""
+        return self.win_prob_BGH.mean(axis=(1, 2))
+
+    def select(self, rows: Sequence[int]) -> "Matchup":
+        """The match-up on some of the prompts, in the given order."""
+        return Matchup(
+            prompts=[self.prompts[row] for row in rows],
+            categories=None if self.categories is None else [self.categories[row] for row in rows],
+            policy=self.policy.select(rows),
+            opponent=self.opponent.select(rows),
+            win_prob_BGH=self.win_prob_BGH[np.asarray(rows, dtype=np.int64)],
+            judge=self.judge,
+            policy_name=self.policy_name,
+            opponent_name=self.opponent_name,
+        )
+
+    def by_category(self) -> dict[str, "Matchup"]:
+        """The match-up split by category, in alphabetical order; empty without categories."""
+        if self.categories is None:
+            return {}
+        labels = self.categories
+        return {
+            name: self.select([row for row, label in enumerate(labels) if label == name])
+            for name in sorted(set(labels))
+        }
+
+
+def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Draw prompts at random, categories in turn, with the first response of both players: no picking of good ones.
+
+    Args:
+        matchup: The match-up.
+        count: How many to draw; all, in random order, if there are fewer.
+        seed: Seed of the draw.
+
+    Returns:
+        Objects with ``prompt``, ``category`` (may be None), ``policy``, ``opponent`` and ``win_prob``, the probability
+        that the shown response of the policy beats the shown one of the opponent.
+    """
+    order = np.random.default_rng(seed).permutation(len(matchup.prompts)).tolist()
+    labels = matchup.categories or [""] * len(order)
+    taken: dict[str, int] = {}
+    turns: list[tuple[int, int]] = []
+    for row in order:
+        turns.append((taken.get(labels[row], 0), row))
+        taken[labels[row]] = taken.get(labels[row], 0) + 1
+    turns.sort(key=lambda turn: turn[0])
+    return [
+        {
+            "prompt": matchup.prompts[row],
+            "category": matchup.categories[row] if matchup.categories else None,
+            "policy": matchup.policy.texts[row][0],
+            "opponent": matchup.opponent.texts[row][0],
+            "win_prob": float(matchup.win_prob_BGH[row, 0, 0]),
+        }
+        for _, row in turns[: max(count, 0)]
+    ]

@@ -1,0 +1,90 @@
+"""Let two players answer the same prompts and have a judge compare them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from magnetar.errors import DataError
+from magnetar.evaluation.matchup import Matchup, Responses
+from magnetar.evaluation.players import GenerationRequest, Player
+from magnetar.judges import Judge
+from magnetar.types import Prompt
+
+__all__ = ["play"]
+
+
+def play(
+    policy: Player,
+    opponent: Player,
+    prompts: Sequence[Prompt],
+    categories: Sequence[str] | None,
+    judge: Judge,
+    *,
+    request: GenerationRequest,
+    opponent_responses_per_prompt: int | None = None,
+) -> Matchup:
+    """Sample both players and ask the judge to compare every response with every one of the other side.
+
+    The players are sampled with different seeds, both derived from ``request.seed``. With the same seed two equal
+    models would give word for word equal answers, each a tie, and two similar models nearly so: the comparison would
+    no longer be one of independent samples.
+
+    The judge is asked in one direction, policy first. A judge with a preference for the first answer needs to be
+    wrapped in ``Symmetrized``; the judge's name is recorded so that a reader can tell.
+
+    Args:
+        policy: The player whose win rate is wanted.
+        opponent: The player to beat.
+        prompts: At least one prompt.
+        categories: One label per prompt, or None.
+        judge: Who compares.
+        request: How both players are sampled.
+        opponent_responses_per_prompt: If the opponent is to answer more or less often than the policy.
+
+    Returns:
+        The match-up.
+
+    Raises:
+        DataError: If there are no prompts.
+        JudgeError: If the judge's answers are not win probabilities.
+    """
+    if not prompts:
+        raise DataError("no prompts to evaluate on, expected at least one; is the dataset's split empty?")
+    policy_seed, opponent_seed = np.random.SeedSequence(request.seed).generate_state(2).tolist()
+    policy_answers = policy.respond(prompts, replace(request, seed=policy_seed))
+    opponent_answers = opponent.respond(
+        prompts,
+        replace(
+            request,
+            seed=opponent_seed,
+            responses_per_prompt=opponent_responses_per_prompt or request.responses_per_prompt,
+        ),
+    )
+    return Matchup(
+        prompts=list(prompts),
+        categories=None if categories is None else list(categories),
+        policy=policy_answers,
+        opponent=opponent_answers,
+        win_prob_BGH=_judged(judge, prompts, policy_answers, opponent_answers, request),
+        judge=judge.name,
+        policy_name=policy.name,
+        opponent_name=opponent.name,
+    )
+
+
+def _judged(
+    judge: Judge, prompts: Sequence[Prompt], policy: Responses, opponent: Responses, request: GenerationRequest
+) -> NDArray[np.float64]:
+    """Ask the judge about some prompts at a time, so that progress shows and memory stays bounded."""
+    parts = []
+    bar = tqdm(total=len(prompts), desc="judge compares", unit="prompt", disable=not request.progress, leave=False)
+    with bar:
+        for start in range(0, len(prompts), request.batch_size):
+            rows = slice(start, start + request.batch_size)
+            chunk = list(prompts[rows])
+            parts.append(judge.cross_win_prob(chunk, policy.texts[rows], opponent.texts[rows]))
+            bar.update(len(chunk))
+    return np.concatenate(parts)

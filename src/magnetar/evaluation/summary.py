@@ -1,0 +1,168 @@
+"""The figures of a match-up: win rate with interval, ties, lengths, degeneracy, each overall and by category."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from magnetar.errors import DataError
+from magnetar.evaluation.degeneracy import Degeneracy, degeneracy
+from magnetar.evaluation.intervals import Estimate, estimate_mean
+from magnetar.evaluation.matchup import Matchup, Responses
+
+__all__ = ["CategorySummary", "MatchupSummary", "SideSummary", "summarize"]
+
+_TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class SideSummary:
+    """One player's responses in figures.
+
+    Attributes:
+        name: What the player is called.
+        responses_per_prompt: Size of its groups.
+        tokens: Mean length in its own tokens; None when unknown.
+        characters: Mean length in characters.
+        truncated: Share of responses cut off for want of room; None when unknown.
+        degeneracy: Emptiness and repetition.
+    """
+
+    name: str
+    responses_per_prompt: int
+    tokens: float | None
+    characters: float
+    truncated: float | None
+    degeneracy: Degeneracy
+
+
+@dataclass(frozen=True)
+class CategorySummary:
+    """The match-up on the prompts of one category.
+
+    Attributes:
+        prompts: Number of prompts.
+        win_rate: Mean over prompts of the mean win probability, with interval. The intervals of several categories
+            are not adjusted for looking at several.
+        wins: Share of comparisons with win probability above one half.
+        ties: Share of comparisons with win probability one half (within 1e-9).
+        losses: Share of comparisons with win probability below one half.
+        policy: The policy's responses.
+        opponent: The opponent's responses.
+    """
+
+    prompts: int
+    win_rate: Estimate
+    wins: float
+    ties: float
+    losses: float
+    policy: SideSummary
+    opponent: SideSummary
+
+
+@dataclass(frozen=True)
+class MatchupSummary(CategorySummary):
+    """The whole match-up: the same figures over all prompts, and those of each category.
+
+    Attributes:
+        judge: Specification of the judge.
+        comparisons: Number of judged pairs.
+        bootstrap: Number of resamples behind the intervals.
+        seed: Seed of the resampling.
+        categories: Figures by category, in alphabetical order; empty without categories.
+    """
+
+    judge: str
+    comparisons: int
+    bootstrap: int
+    seed: int
+    categories: dict[str, CategorySummary]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "MatchupSummary":
+        """Read what `to_dict` wrote; keys that are not the summary's (settings, versions) are left alone.
+
+        Raises:
+            DataError: If a key is missing or a part has the wrong form.
+        """
+        try:
+            return cls(
+                **_category_fields(values),
+                judge=values["judge"],
+                comparisons=values["comparisons"],
+                bootstrap=values["bootstrap"],
+                seed=values["seed"],
+                categories={name: CategorySummary(**_category_fields(v)) for name, v in values["categories"].items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"not an evaluation summary ({type(error).__name__}: {error}); expected the JSON that "
+                "`magnetar eval --json` writes"
+            ) from error
+
+
+def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0) -> MatchupSummary:
+    r"""Reduce a match-up to its figures.
+
+    The win rate is ``(1/B) Σ_b mean_{g,h} P(y_bg beats y'_bh)``. Prompts are the unit of resampling: responses to one
+    prompt resemble each other, so counting them as independent would make intervals too narrow.
+
+    Args:
+        matchup: The match-up, at least one prompt.
+        bootstrap: Number of resamples, at least 100.
+        confidence: Nominal coverage of the intervals, in (0, 1).
+        seed: Seed of the resampling.
+
+    Returns:
+        Overall figures and those of each category.
+
+    Raises:
+        ConfigError: If ``bootstrap`` or ``confidence`` is out of range.
+    """
+
+    def fields(part: Matchup) -> dict[str, Any]:
+        rate = estimate_mean(part.win_prob_B, bootstrap=bootstrap, confidence=confidence, seed=seed)
+        ties = np.abs(part.win_prob_BGH - 0.5) <= _TIE
+        return {
+            "prompts": len(part.prompts),
+            "win_rate": rate,
+            "wins": float(((part.win_prob_BGH > 0.5) & ~ties).mean()),
+            "ties": float(ties.mean()),
+            "losses": float(((part.win_prob_BGH < 0.5) & ~ties).mean()),
+            "policy": _side(part.policy_name, part.policy),
+            "opponent": _side(part.opponent_name, part.opponent),
+        }
+
+    return MatchupSummary(
+        **fields(matchup),
+        judge=matchup.judge,
+        comparisons=int(matchup.win_prob_BGH.size),
+        bootstrap=bootstrap,
+        seed=seed,
+        categories={name: CategorySummary(**fields(part)) for name, part in matchup.by_category().items()},
+    )
+
+
+def _side(name: str, responses: Responses) -> SideSummary:
+    texts = [text for group in responses.texts for text in group]
+    return SideSummary(
+        name=name,
+        responses_per_prompt=responses.shape[1],
+        tokens=None if responses.tokens_BG is None else float(responses.tokens_BG.mean()),
+        characters=sum(map(len, texts)) / len(texts),
+        truncated=None if responses.truncated_BG is None else float(responses.truncated_BG.mean()),
+        degeneracy=degeneracy(responses.texts),
+    )
+
+
+def _category_fields(values: dict[str, Any]) -> dict[str, Any]:
+    sides = {
+        side: SideSummary(**{**values[side], "degeneracy": Degeneracy(**values[side]["degeneracy"])})
+        for side in ("policy", "opponent")
+    }
+    plain = {key: values[key] for key in ("prompts", "wins", "ties", "losses")}
+    return {**plain, "win_rate": Estimate(**values["win_rate"]), **sides}

@@ -1,0 +1,53 @@
+"""Plain-language warnings about a win rate that may come from a cheap trick."""
+
+from magnetar.evaluation.summary import MatchupSummary
+
+__all__ = ["suspicions"]
+
+# How far the policy may differ from its opponent before a reader should look at the samples. Shares are differences,
+# the length is a ratio. They decide about words on a page only, never about a figure.
+_EMPTY = 0.02
+_REPEATED = 0.05
+_LOOPING = 0.05
+_TRUNCATED = 0.10
+_LENGTH_RATIO = 1.5
+
+
+def suspicions(summary: MatchupSummary) -> list[str]:
+    """Name what the policy does more than its opponent and what a judge may be rewarding by mistake.
+
+    Args:
+        summary: The figures of a match-up.
+
+    Returns:
+        One sentence for each finding; empty when there is none.
+    """
+    ours, theirs = summary.policy, summary.opponent
+    mine, other = ours.degeneracy, theirs.degeneracy
+    found: list[str] = []
+
+    def compare(what: str, new: float | None, old: float | None, margin: float) -> None:
+        if new is not None and old is not None and new - old > margin:
+            found.append(f"{what}: {new:.0%}, the opponent's {old:.0%}")
+
+    compare("Empty responses", mine.empty, other.empty, _EMPTY)
+    compare(
+        "The same answer to different prompts",
+        mine.repeated_across_prompts,
+        other.repeated_across_prompts,
+        _REPEATED,
+    )
+    compare("The same answer again to one prompt", mine.repeated_same_prompt, other.repeated_same_prompt, _REPEATED)
+    compare("Looping text (repeated word triples)", mine.looping, other.looping, _LOOPING)
+    compare("Responses cut off for want of room", ours.truncated, theirs.truncated, _TRUNCATED)
+    if ours.characters > _LENGTH_RATIO * theirs.characters:
+        found.append(
+            f"Longer answers: {ours.characters:.0f} characters on average, the opponent's {theirs.characters:.0f}; "
+            "many judges favour length"
+        )
+    elif theirs.characters > _LENGTH_RATIO * ours.characters:
+        found.append(
+            f"Shorter answers: {ours.characters:.0f} characters on average, the opponent's {theirs.characters:.0f}; "
+            "some judges favour brevity"
+        )
+    return found

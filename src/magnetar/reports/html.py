@@ -1,0 +1,242 @@
+"""One self-contained HTML page for a training run or for a match-up: no scripts, styles or fonts from elsewhere."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from magnetar.errors import DataError
+from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.record import package_versions
+from magnetar.evaluation.summary import MatchupSummary
+from magnetar.evaluation.suspicions import suspicions
+from magnetar.reports.charts import MAX_MARKS, run_charts
+from magnetar.reports.run_data import RunData, flat_settings, read_run
+from magnetar.reports.svg import compact, smoothing_window
+
+__all__ = ["verdict", "write_matchup_report", "write_run_report"]
+
+_SHOWN_UPDATES = 12
+_UNEVALUATED = "This run has not been evaluated, so nothing can be said about whether the policy got better."
+
+
+def write_run_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write the page of a training run from the files in its folder.
+
+    Args:
+        run_dir: The run's folder, with at least ``metrics.jsonl``.
+        out: Where to write; ``report.html`` in the run's folder by default.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: If the folder is not a run's, or a file in it is damaged.
+    """
+    run = read_run(Path(run_dir))
+    moves = run.magnet_moves()
+    text = (
+        _environment()
+        .get_template("run.html.j2")
+        .render(
+            title=f"Magnetar run {run.name}",
+            facts=_run_facts(run),
+            summary=run.summary,
+            verdict=verdict(run.summary) if run.summary else _UNEVALUATED,
+            suspicions=suspicions(run.summary) if run.summary else [],
+            charts=run_charts(run),
+            window=smoothing_window(len(run.metrics)),
+            moves=moves,
+            moves_drawn=len(moves) <= MAX_MARKS,
+            pairs=_pairs(run.evaluation_samples),
+            sides=("Before", "After"),
+            groups=_training_samples(run.samples),
+            settings={"Training": flat_settings(run.config), "Evaluation": flat_settings(run.evaluation["settings"])},
+            versions=run.evaluation["versions"] or run.config.get("versions") or {},
+        )
+    )
+    return _write(Path(out) if out is not None else Path(run_dir) / "report.html", text)
+
+
+def write_matchup_report(
+    summary: MatchupSummary,
+    samples: Iterable[Mapping[str, Any]],
+    out: Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the page of a match-up.
+
+    Args:
+        summary: The figures.
+        samples: Objects as `magnetar.evaluation.sample_records` gives them.
+        out: Where to write.
+        settings: How the figures were obtained; plain values.
+
+    Returns:
+        ``out``.
+    """
+    text = (
+        _environment()
+        .get_template("matchup.html.j2")
+        .render(
+            title=f"{summary.policy.name} against {summary.opponent.name}",
+            facts={"Judge": summary.judge, "Prompts": summary.prompts, "Comparisons": summary.comparisons},
+            summary=summary,
+            verdict=verdict(summary),
+            suspicions=suspicions(summary),
+            pairs=_pairs([dict(sample) for sample in samples]),
+            sides=("Opponent", "Policy"),
+            settings={"Evaluation": flat_settings(settings or {})},
+            versions=package_versions(),
+        )
+    )
+    return _write(Path(out), text)
+
+
+def verdict(summary: MatchupSummary) -> str:
+    """One plain sentence: does the interval of the win rate exclude one half?
+
+    Args:
+        summary: The figures of a match-up.
+
+    Returns:
+        The sentence.
+    """
+    rate = summary.win_rate
+    policy, opponent = summary.policy.name, summary.opponent.name
+    if policy == opponent:
+        policy, opponent = "the policy", "the opponent"
+    if rate.low is None or rate.high is None:
+        return f"There is no interval ({rate.note}), so this says nothing about other prompts."
+    if not rate.excludes(0.5):
+        return (
+            f"The {rate.confidence:.0%} interval includes 50%: this does not show whom the judge prefers."
+        )
+    better, worse, side = (policy, opponent, "above") if rate.low > 0.5 else (opponent, policy, "below")
+    return f"The {rate.confidence:.0%} interval lies {side} 50%: the judge prefers {better} to {worse}."
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("magnetar.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=_percent, compact=compact, prompt_turns=_prompt_turns, last_value=_last, position=_position
+    )
+    # The style sheet and the script are ours, and must not be escaped.
+    for name in ("style.css", "report.js"):
+        source, _, _ = environment.loader.get_source(environment, name)  # type: ignore[union-attr]
+        environment.globals[name.replace(".", "_")] = Markup(source)
+    return environment
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write the report to {str(path)!r} ({error}); choose another place") from error
+    return path
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100.0 * value:.{digits}f}%"
+
+
+def _position(estimate: Estimate) -> dict[str, float]:
+    """Where a bar from one half to the win rate lies, and the interval's ends, in percent of the track."""
+    low, high = sorted((0.5, estimate.value))
+    return {"left": 100.0 * low, "width": 100.0 * (high - low)}
+
+
+def _last(values: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def _prompt_turns(prompt: Any) -> list[tuple[str, str]]:
+    """A prompt as (role, text) pairs; a plain text has the role ''."""
+    if isinstance(prompt, list):
+        return [(str(turn.get("role", "")), str(turn.get("content", ""))) for turn in prompt]
+    return [("", str(prompt))]
+
+
+def _run_facts(run: RunData) -> dict[str, Any]:
+    """The first things a reader wants to know, where the run recorded them."""
+    flat = flat_settings(run.config)
+    wanted = {
+        "Method": ("method",),
+        "Model": ("model", "model_name_or_path"),
+        "Judge": ("judge",),
+        "Dataset": ("dataset", "dataset_name"),
+    }
+    facts: dict[str, Any] = {}
+    for label, names in wanted.items():
+        found = [value for key, value in flat.items() if key.rsplit(".", 1)[-1] in names and value not in ("", "None")]
+        if found:
+            facts[label] = found[0]
+    facts["Updates"] = int(run.updates[-1])
+    seconds = [run.column(f"seconds_{stage}") for stage in ("rollout", "judge", "logprobs", "update")]
+    total = sum(value for column in seconds for value in column if value is not None)
+    if total > 0:
+        facts["Time in updates"] = f"{total / 60:.1f} min" if total >= 60 else f"{total:.1f} s"
+    return facts
+
+
+def _pairs(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        return [
+            {
+                "turns": _prompt_turns(sample["prompt"]),
+                "category": sample.get("category"),
+                "policy": str(sample["policy"]),
+                "opponent": str(sample["opponent"]),
+                "win_prob": float(sample["win_prob"]),
+            }
+            for sample in samples
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"an evaluation sample is damaged ({type(error).__name__}: {error}); expected prompt, category, policy, "
+            "opponent and win_prob"
+        ) from error
+
+
+def _training_samples(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Samples by update, a dozen updates evenly over the run, each response with its mean win probability."""
+    by_update: dict[int, list[dict[str, Any]]] = {}
+    try:
+        for sample in samples:
+            means = _mean_win_prob(sample.get("win_prob"), len(sample["responses"]))
+            responses = sorted(zip(sample["responses"], means, strict=True), key=lambda pair: -(pair[1] or 0.0))
+            entry = {"turns": _prompt_turns(sample["prompt"]), "responses": responses}
+            by_update.setdefault(int(sample["update"]), []).append(entry)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"samples.jsonl is damaged ({type(error).__name__}: {error}); expected update, prompt, responses, win_prob"
+        ) from error
+    updates = sorted(by_update)
+    if len(updates) > _SHOWN_UPDATES:
+        step = (len(updates) - 1) / (_SHOWN_UPDATES - 1)
+        updates = [updates[round(i * step)] for i in range(_SHOWN_UPDATES)]
+    return [{"update": update, "samples": by_update[update]} for update in updates]
+
+
+def _mean_win_prob(win_prob: Any, count: int) -> list[float | None]:
+    """One number for each response: given so, or the mean of its row; a response is not compared with itself."""
+    if win_prob is None:
+        return [None] * count
+    if not isinstance(win_prob[0], list):
+        return [float(value) for value in win_prob]
+    own_group = len(win_prob) == len(win_prob[0]) > 1 and all(row[i] == 0.5 for i, row in enumerate(win_prob))
+    return [
+        math.fsum(value for j, value in enumerate(row) if not (own_group and i == j)) / (len(row) - own_group)
+        for i, row in enumerate(win_prob)
+    ]
