@@ -113,9 +113,7 @@ def verdict(summary: MatchupSummary) -> str:
     if rate.low is None or rate.high is None:
         return f"There is no interval ({rate.note}), so this says nothing about other prompts."
     if not rate.excludes(0.5):
-        return (
-            f"The {rate.confidence:.0%} interval includes 50%: this does not show whom the judge prefers."
-        )
+        return f"The {rate.confidence:.0%} interval includes 50%: this does not show whom the judge prefers."
     better, worse, side = (policy, opponent, "above") if rate.low > 0.5 else (opponent, policy, "below")
     return f"The {rate.confidence:.0%} interval lies {side} 50%: the judge prefers {better} to {worse}."
 
