@@ -54,7 +54,8 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
     model, tokenizer = load_policy(
         str(options.model),
         dtype=model_config.dtype or "float32",
-        revision=model_config.model_revision,
+        # TRL's default names the main branch, which folders and the embedded model do not have.
+        revision=None if model_config.model_revision == "main" else model_config.model_revision,
         trust_remote_code=getattr(model_config, "trust_remote_code", False),
         attn_implementation=model_config.attn_implementation,
         is_trainable=True,

@@ -48,8 +48,8 @@ class Objective(ABC):
     kl_estimator: KLEstimator = "sampled"
 
     def __post_init__(self) -> None:
-        if not self.step_size > 0:
-            raise ConfigError(f"step_size is {self.step_size}, expected a positive number (η, for instance 1.0)")
+        if not 0 < self.step_size < float("inf"):
+            raise ConfigError(f"step_size is {self.step_size}, expected a positive, finite number (η, for instance 1.0)")
         if not 0 <= self.magnet_strength < float("inf"):
             raise ConfigError(f"magnet_strength is {self.magnet_strength}, expected a finite number of at least 0 (α)")
         if self.proximal not in ("kl", "clip"):
@@ -207,6 +207,7 @@ class RewardTransformedPolicyGradient(Objective):
         absent = np.isneginf(log_policy_A) | np.isneginf(log_magnet_A)
         with np.errstate(invalid="ignore", over="ignore"):
             reward = np.where(absent, -np.inf, payoff_A - self.magnet_strength * (log_policy_A - log_magnet_A))
-            centred = reward - reward.max(axis=-1, keepdims=True)
+            best = reward.max(axis=-1, keepdims=True)
             # The best action keeps its own log-probability, so that huge steps send the others to -inf and never NaN.
+            centred = np.where(reward == best, 0.0, reward - best)
             return log_normalize(np.where(absent, -np.inf, log_policy_A + self.step_size * centred))

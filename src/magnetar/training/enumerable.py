@@ -1,0 +1,124 @@
+"""The real trainer on a language model whose every response can be listed: exact duality gap after every update."""
+
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import TrainerCallback
+
+from magnetar.evaluation.enumerable import PROMPT, EnumerableGame
+from magnetar.training.config import NashConfig
+from magnetar.training.trainer import NashTrainer
+
+__all__ = ["EnumerableTrace", "run_enumerable"]
+
+
+@dataclass(frozen=True)
+class EnumerableTrace:
+    """How a method fared.
+
+    Attributes:
+        method: Its name.
+        duality_gap: Exact gap in the original game before training and after each update, shape (updates + 1,).
+        average_gap: Gap of the average of the policies so far, same shape.
+        magnet_moves: Updates after which the magnet was copied.
+        policy: Final probabilities of all responses, shape (A,).
+    """
+
+    method: str
+    duality_gap: NDArray[np.float64]
+    average_gap: NDArray[np.float64]
+    magnet_moves: list[int]
+    policy: NDArray[np.float64]
+
+
+class _GapRecorder(TrainerCallback):
+    def __init__(self, game: EnumerableGame, progress: bool) -> None:
+        self.game = game
+        self.policies: list[NDArray[np.float64]] = []
+        self.progress = progress
+        self.inner_epochs = 1
+
+    def record(self, model: Any) -> None:
+        policy = self.game.policy(model)
+        self.policies.append(policy / policy.sum())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step % self.inner_epochs == 0:
+            self.record(model)
+
+
+def run_enumerable(
+    game: EnumerableGame,
+    *,
+    updates: int,
+    learning_rate: float = 3e-3,
+    inner_epochs: int = 8,
+    seed: int = 0,
+    sampled: bool = False,
+    num_generations: int | None = None,
+    **settings: Any,
+) -> EnumerableTrace:
+    """Train a tiny transformer with `NashTrainer`, unchanged, and measure its exact duality gap.
+
+    Args:
+        game: The enumerable game.
+        updates: Updates of the policy.
+        learning_rate: Of Adam.
+        inner_epochs: Optimiser steps on each update's batch; several approximate the proximal step that the theory
+            takes exactly.
+        seed: Of the model's weights and of the sampling.
+        sampled: Sample responses, as a large model must, instead of listing them all with their exact weights.
+        num_generations: Responses in a group when sampled.
+        **settings: Further fields of `NashConfig`, the method among them.
+
+    Returns:
+        The trace.
+    """
+    model = game.model(seed)
+    recorder = _GapRecorder(game, progress=False)
+    recorder.inner_epochs = inner_epochs
+    with tempfile.TemporaryDirectory() as folder:
+        args = NashConfig(
+            output_dir=folder,
+            max_steps=updates * inner_epochs,
+            inner_epochs=inner_epochs,
+            learning_rate=learning_rate,
+            num_generations=(num_generations or 64) if sampled else len(game.responses),
+            max_completion_length=game.max_new_tokens,
+            per_device_train_batch_size=1,
+            max_tokens_per_pass=100_000,
+            max_grad_norm=0.0,
+            seed=seed,
+            sample_steps=0,
+            save_strategy="no",
+            logging_steps=inner_epochs,
+            disable_tqdm=True,
+            use_cpu=True,
+            report_to="none",
+            **settings,
+        )
+        trainer = NashTrainer(
+            model=model,
+            judge=game.judge(),
+            args=args,
+            train_dataset=Dataset.from_dict({"prompt": [PROMPT]}),
+            processing_class=game.tokenizer,
+            callbacks=[recorder],
+            rollout_engine=None if sampled else game.engine(),
+        )
+        recorder.record(model)
+        trainer.train()
+        moves = list(trainer.magnet_moves)
+    policies = np.array(recorder.policies)
+    averages = np.cumsum(policies, axis=0) / np.arange(1, len(policies) + 1)[:, None]
+    return EnumerableTrace(
+        method=args.method,
+        duality_gap=np.array([game.game.duality_gap(p) for p in policies]),
+        average_gap=np.array([game.game.duality_gap(p) for p in averages]),
+        magnet_moves=moves,
+        policy=policies[-1],
+    )

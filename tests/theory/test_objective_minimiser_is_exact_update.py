@@ -1,0 +1,85 @@
+"""A matrix game is a language model whose every response is one token: the loss and the closed form are one method."""
+
+import numpy as np
+import pytest
+import torch
+
+from magnetar import methods
+from magnetar.methods import Method, group_opponent_weights
+from magnetar.types import RolloutBatch
+
+ACTIONS = 7
+METHODS = {
+    "mpo": methods.mpo(step_size=0.7, magnet_strength=0.3),
+    "mpo_exact_kl": methods.mpo(step_size=0.7, magnet_strength=0.3, kl_estimator="exact"),
+    "mpo_rt": methods.mpo_rt(step_size=0.7, magnet_strength=0.3),
+    "mmd": methods.mmd(step_size=2.0, magnet_strength=0.1),
+    "mirror_descent": methods.mirror_descent(step_size=0.5),
+}
+
+
+def _random_simplex(rng: np.random.Generator) -> np.ndarray:
+    return np.log(rng.dirichlet(np.ones(ACTIONS)))
+
+
+def _game(rng: np.random.Generator) -> np.ndarray:
+    upper = rng.uniform(size=(ACTIONS, ACTIONS))
+    return np.triu(upper, 1) + np.tril(1 - upper.T, -1) + 0.5 * np.eye(ACTIONS)
+
+
+def _tabular_batch(method: Method, logp_A: torch.Tensor, log_policy, log_magnet, win_prob) -> RolloutBatch:
+    """The whole game as one group: all actions, exact weights, one token each."""
+    behavior = torch.tensor(log_policy)[None, :, None]
+    magnet = torch.tensor(log_magnet)[None, :, None]
+    weight_BG = behavior[..., 0].exp()
+    logp = logp_A[None, :, None]
+
+    def full_kl(other: torch.Tensor) -> torch.Tensor:
+        return (logp_A.exp() * (logp_A - other[0, :, 0])).sum().expand_as(logp)
+
+    exact = method.objective.kl_estimator == "exact"
+    return RolloutBatch(
+        logp_BGT=logp,
+        behavior_logp_BGT=behavior,
+        magnet_logp_BGT=magnet,
+        mask_BGT=torch.ones_like(logp, dtype=torch.bool),
+        win_prob_BGH=torch.tensor(win_prob)[None],
+        opponent_weight_BGH=group_opponent_weights(weight_BG, (1, ACTIONS)),
+        response_weight_BG=weight_BG,
+        magnet_kl_BGT=full_kl(magnet) if exact and method.objective.needs_magnet_distribution else None,
+        behavior_kl_BGT=full_kl(behavior) if exact else None,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_minimising_the_loss_over_tabular_policies_gives_the_exact_update(method: Method):
+    rng = np.random.default_rng(0)
+    log_policy, log_magnet, win_prob = _random_simplex(rng), _random_simplex(rng), _game(rng)
+    expected = method.objective.exact_update(log_policy, log_magnet, win_prob @ np.exp(log_policy))
+
+    logits = torch.tensor(log_policy, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [logits], lr=0.5, max_iter=5000, tolerance_grad=1e-13, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        batch = _tabular_batch(method, logits.log_softmax(-1), log_policy, log_magnet, win_prob)
+        output = method.objective(batch)
+        loss = (batch.response_weight_BG * output.loss_BG).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    np.testing.assert_allclose(logits.log_softmax(-1).detach().numpy(), expected, atol=1e-6)
+    assert np.abs(expected - log_policy).max() > 0.05, "the step must be a real one, or any loss would pass"
+
+
+@pytest.mark.parametrize("name", ["mpo", "mpo_rt"])
+def test_a_missing_magnet_is_an_error_and_not_a_method_without_magnet(name: str):
+    rng = np.random.default_rng(1)
+    log_policy, win_prob = _random_simplex(rng), _game(rng)
+    method = METHODS[name]
+    batch = _tabular_batch(method, torch.tensor(log_policy), log_policy, log_policy, win_prob)
+    with pytest.raises(ValueError, match="magnet_logp_BGT is None"):
+        method.objective(RolloutBatch(**{**vars(batch), "magnet_logp_BGT": None}))
