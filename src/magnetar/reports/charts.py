@@ -74,11 +74,12 @@ _PLANS: Sequence[_Plan] = (
         from_zero=False,
     ),
     _Plan("Response length", "tokens", "Mean length of the sampled responses.", {"response_tokens": "length"}),
+    _Plan("Cut off", "share of responses", "Responses that ran out of room.", {"truncated": "cut off"}),
     _Plan(
-        "Cut off, and cyclic",
+        "Judge",
         "share",
-        "Responses that ran out of room; triples of responses that the judge ranks in a circle.",
-        {"truncated": "cut off", "cyclic_triples": "cyclic triples"},
+        "Triples of responses that it ranks in a circle, and pairs whose winner changes with the order.",
+        {"cyclic_triples": "cyclic triples", "judge/flip_rate": "order flips"},
     ),
     _Plan("Gradient norm", "before clipping", "Sudden peaks come before trouble.", {"grad_norm": "norm"}),
     _Plan(
