@@ -85,6 +85,8 @@ class StopSignals(TrainerCallback):
             self.received = int(flag)
             control.should_save = True
             control.should_training_stop = True
+        # A checkpoint between two log lines would lose the metrics of the steps since the first.
+        control.should_log = control.should_log or control.should_save
         return control
 
 

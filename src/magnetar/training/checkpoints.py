@@ -23,7 +23,9 @@ __all__ = [
     "latest_checkpoint",
     "load_experiences",
     "load_roles",
+    "mark_incomplete",
     "read_state",
+    "remove_all",
     "remove_incomplete",
     "save_experiences",
     "save_roles",
@@ -58,7 +60,14 @@ def fingerprint(args: NashConfig) -> dict[str, Any]:
 def write_state(folder: Path, args: NashConfig, counters: dict[str, Any]) -> None:
     """Mark a checkpoint as complete, with the run's fingerprint and counters."""
     state = {"format": 1, "settings": fingerprint(args), **counters}
-    (folder / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    unfinished = folder / f"{STATE_FILE}.part"
+    unfinished.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / STATE_FILE)  # at once: half a mark would be a mark
+
+
+def mark_incomplete(folder: Path) -> None:
+    """Take the mark off a checkpoint that is about to be written again."""
+    (folder / STATE_FILE).unlink(missing_ok=True)
 
 
 def read_state(folder: Path, args: NashConfig) -> dict[str, Any]:
@@ -110,6 +119,13 @@ def remove_incomplete(folder: Path) -> None:
     """Remove what a failed save left behind, so that nobody resumes from it."""
     if folder.is_dir() and not (folder / STATE_FILE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_all(run_dir: Path) -> None:
+    """Remove every checkpoint of a run that is to be replaced, or its steps would be taken for the new run's."""
+    for folder in run_dir.glob("checkpoint-*"):
+        if folder.is_dir() and folder.name.split("-")[-1].isdigit():
+            shutil.rmtree(folder)
 
 
 def save_roles(folder: Path, roles: Roles) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 __all__ = ["MeanMetrics"]
 
@@ -19,7 +20,7 @@ class MeanMetrics:
         entry[1] += weight
 
     def reduce(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over all processes; every process must have added the same names.
+        """Means over all processes, which need not have added the same names.
 
         Args:
             accelerator: Of the trainer.
@@ -27,10 +28,14 @@ class MeanMetrics:
         Returns:
             Name to mean; a name whose weights sum to zero is left out.
         """
-        names = sorted(self._totals)
+        names = set(self._totals)
+        if accelerator.num_processes > 1:
+            names = set().union(*gather_object([names]))
         if not names:
             return {}
-        sums = torch.tensor([self._totals[name] for name in names], dtype=torch.float64, device=accelerator.device)
+        names = sorted(names)
+        sums = torch.tensor([self._totals.get(name, [0.0, 0.0]) for name in names], dtype=torch.float64)
+        sums = sums.to(accelerator.device)
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, reduction="sum")
         self._totals.clear()

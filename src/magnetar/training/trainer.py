@@ -17,13 +17,13 @@ from datasets import Dataset
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.data import limit_prompt_length, load_prompts, render_prompts
 from magnetar.errors import CheckpointError, ConfigError, ModelError, NonFiniteLossError
-from magnetar.evaluation import Matchup, summarize
+from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge
 from magnetar.methods import MagnetClock
 from magnetar.modeling.loading import ensure_pad_token, load_policy
@@ -111,6 +111,7 @@ class NashTrainer(Trainer):
         self.plan = plan
         self.magnet_moves: list[int] = []
 
+        set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
         model = _prepare_model(model, peft_config, args)
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.objective.needs_magnet:
@@ -134,6 +135,7 @@ class NashTrainer(Trainer):
         self._metrics = MeanMetrics()
         self._experiences: list[Experience] = []
         self._magnet_moved = False
+        self._saved_step = -1
         self._collector = self._make_collector(tokenizer, rollout_engine)
         self._set_up_callbacks()
 
@@ -209,6 +211,7 @@ class NashTrainer(Trainer):
             "prompts_per_update": self.plan.prompts_per_update,
             "logprob_layout": self.passes.layout,
             "processes": self.args.world_size,
+            "versions": package_versions(),
             "arguments": self.args.to_dict(),
         }
 
@@ -241,7 +244,9 @@ class NashTrainer(Trainer):
                 self.accelerator.backward(loss)
             total += loss.detach()
         self._check_finite(total, experience)
-        self._metrics.add("seconds_update", time.perf_counter() - started, 1.0)
+        seconds = time.perf_counter() - started
+        self._metrics.add("seconds_update", seconds, 1.0)
+        self._metrics.add("tokens_per_second", 0.0, seconds)
         return total
 
     def _experience_for(self, inputs: list[dict[str, Any]]) -> Experience:
@@ -250,6 +255,7 @@ class NashTrainer(Trainer):
         if self.inner_epoch > 0:
             for experience in self._experiences:
                 if experience.positions == positions:
+                    self.last_experience = experience
                     return experience
             raise CheckpointError(f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint")
         if self._experiences and self._experiences[0].positions[0] // self.plan.prompts_per_update != self.update - 1:
@@ -374,7 +380,8 @@ class NashTrainer(Trainer):
             self._metrics.add("cyclic_triples", experience.cyclic_triples * prompts, prompts)
         for stage, seconds in experience.seconds.items():
             self._metrics.add(f"seconds_{stage}", seconds, 1.0)
-        self._metrics.add("tokens", float(lengths_BG.sum()), 1.0)
+        # A mean whose weights are seconds: response tokens over the time that all stages took.
+        self._metrics.add("tokens_per_second", float(lengths_BG.sum()), sum(experience.seconds.values()))
         for name, value in self.judge.stats().items():
             if math.isfinite(value):
                 self._metrics.add(f"judge/{name}", value, 1.0)
@@ -383,14 +390,13 @@ class NashTrainer(Trainer):
         """Add the means since the last line, over all processes; see the class of metrics in the docs."""
         if "loss" in logs:
             means = self._metrics.reduce(self.accelerator)
-            stages = [means.get(f"seconds_{s}", 0.0) for s in ("rollout", "judge", "logprobs", "update")]
-            tokens = means.pop("tokens", None)
             micro = self.args.gradient_accumulation_steps
             for name in means:
                 if name.startswith("seconds_"):
                     means[name] *= micro
-            if tokens is not None and sum(stages) > 0:
-                means["tokens_per_second"] = tokens * self.accelerator.num_processes / sum(stages)
+            speed = means.pop("tokens_per_second", 0.0)
+            if speed > 0:  # later inner epochs generate nothing
+                means["tokens_per_second"] = speed * self.accelerator.num_processes
             done = self.state.global_step
             update = -(-done // self.plan.inner_epochs)
             logs = {
@@ -467,21 +473,29 @@ class NashTrainer(Trainer):
         if float(bad) > 0:
             self._stop_not_finite(f"loss is {float(loss)} on prompts at stream positions {experience.positions}")
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
-        value = float(norm) if norm is not None else 0.0
-        if not math.isfinite(value):
-            self._stop_not_finite(f"gradient norm is {value}")
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm before clipping, measured whether or not anything is clipped; a bad one never reaches the weights."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not math.isfinite(float(norm)):
+            self._stop_not_finite(f"gradient norm is {float(norm)}")
         return norm
 
     def _stop_not_finite(self, what: str) -> None:
         """Save the last good weights and say where the trouble began."""
         step = self.state.global_step
+        run_dir = Path(cast(str, self.args.output_dir))
         self.optimizer.zero_grad()
-        where = "nothing was saved: it was the first step"
-        if step > 0:
-            self._save_checkpoint(self.model, None)
-            where = f"the weights before it are in {Path(cast(str, self.args.output_dir)) / f'checkpoint-{step}'}"
+        if self.inner_epoch == 0:
+            self._experiences = []  # of the update that failed; the checkpoint is of the one before
+        if step == 0:
+            where = "nothing was saved: it was the first step"
+        elif all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):
+            if self._saved_step != step:
+                self._save_checkpoint(self.model, None)
+            where = f"the weights before it are in {run_dir / f'checkpoint-{step}'}"
+        else:
+            kept = checkpoints.complete_checkpoints(run_dir)
+            where = f"the weights are not finite either and were not saved; the newest checkpoint is {kept[-1:] or None}"
         raise NonFiniteLossError(
             f"update {self.update}, optimiser step {step + 1}: {what}; {where}. Lower learning_rate or step_size, raise "
             "magnet_strength, or train in float32 (bf16=False)"
@@ -513,6 +527,8 @@ class NashTrainer(Trainer):
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
             refuse_other_run(run_dir)
+        elif self.args.should_save:
+            checkpoints.remove_all(run_dir)
         with self.signals.installed():
             result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         if self.signals.received is not None and self.state.global_step < self.state.max_steps:
@@ -529,6 +545,8 @@ class NashTrainer(Trainer):
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
         run_dir = Path(cast(str, self.args.output_dir))
         folder = run_dir / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.mark_incomplete(folder)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -543,6 +561,7 @@ class NashTrainer(Trainer):
                     "magnet_moves": self.magnet_moves,
                 }
                 checkpoints.write_state(folder, self.settings, counters)
+            self._saved_step = self.state.global_step
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             self._give_up_saving(folder, error)
         finally:

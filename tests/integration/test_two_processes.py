@@ -1,0 +1,135 @@
+"""Two processes train as one process with twice the batch does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import GAME, PROMPTS, assert_close, make_trainer, metrics_without_times, read_lines, snapshot
+
+SCRIPT = '''
+import json, os, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from safetensors.torch import save_file
+from test_two_processes import Recorder
+from tiny_runs import PROMPTS, make_trainer, snapshot
+
+folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+judge = Recorder()
+trainer = make_trainer(
+    folder / "run", judge=judge, per_device_train_batch_size=2, eval_prompts=PROMPTS[:5], **settings
+)
+trainer.train()
+rank = trainer.args.process_index
+assert trainer.args.world_size == 2
+(folder / f"asked-{rank}.json").write_text(json.dumps(judge.asked))
+save_file(snapshot(trainer), folder / f"weights-{rank}.safetensors")
+trainer.evaluate()
+'''
+
+
+class Recorder(type(GAME.judge())):
+    """The game's judge, with a record of every question."""
+
+    def __init__(self) -> None:
+        super().__init__(GAME.texts, GAME.game.P)
+        self.asked: list[Any] = []
+
+    def _group_win_prob(self, prompts: Any, responses: Any) -> Any:
+        self.asked.append([list(prompts), [list(group) for group in responses]])
+        return super()._group_win_prob(prompts, responses)
+
+
+def run_two_processes(folder: Path, settings: dict[str, Any]) -> None:
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port)),
+    ]
+    done = subprocess.run(
+        [*launch, str(script), str(Path(__file__).parent), str(folder), json.dumps(settings)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"with_lora": True, "gradient_accumulation_steps": 2, "max_steps": 3, "magnet_every": 1},
+        {"inner_epochs": 2, "kl_estimator": "exact", "max_steps": 6, "max_tokens_per_pass": 16},
+    ],
+    ids=["lora-accumulation", "full-inner-epochs"],
+)
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, settings: dict[str, Any]) -> None:
+    # SGD: Adam divides rounding noise by itself where a gradient vanishes, and would hide nothing else.
+    settings = settings | {"optim": "sgd", "learning_rate": 0.5}
+    run_two_processes(tmp_path / "two", settings)
+    judge = Recorder()
+    one = make_trainer(
+        tmp_path / "one", judge=judge, per_device_train_batch_size=4, eval_prompts=PROMPTS[:5], **settings
+    )
+    start = {name: tensor.clone() for name, tensor in one.roles.current.state_dict().items()}
+    one.train()
+    moved = max(float((t - start[n]).abs().max()) for n, t in one.roles.current.state_dict().items())
+    assert moved > 1e-2  # the tolerance below means something
+
+    two = [load_file(tmp_path / "two" / f"weights-{rank}.safetensors") for rank in range(2)]
+    assert_close(two[0], two[1], 0.0)
+    assert_close(two[0], snapshot(one), 1e-5)
+
+    asked = [json.loads((tmp_path / "two" / f"asked-{rank}.json").read_text()) for rank in range(2)]
+    groups = [
+        {(prompt, tuple(group)) for prompts, answers in calls for prompt, group in zip(prompts, answers, strict=True)}
+        for calls in (*asked, judge.asked)
+    ]
+    updates = settings["max_steps"] // settings.get("inner_epochs", 1)
+    count = settings.get("gradient_accumulation_steps", 1) * updates
+    for rank in range(2):
+        assert [len(prompts) for prompts, _ in asked[rank]] == [2] * count
+    # Each process asked about its own groups; together they are exactly those of the single process.
+    played = [prompt for rank in range(2) for prompts, _ in asked[rank] for prompt in prompts]
+    assert sorted(played) == sorted(prompt for prompts, _ in judge.asked for prompt in prompts)
+    per_update = len(played) // updates
+    assert per_update == 4 * settings.get("gradient_accumulation_steps", 1)
+    assert groups[0] | groups[1] == groups[2]
+
+    one.evaluate()
+    rows_one, rows_two = metrics_without_times(tmp_path / "one"), metrics_without_times(tmp_path / "two" / "run")
+    training = [row for row in rows_one if "loss" in row]
+    assert len(training) == settings["max_steps"]
+    for row_one, row_two in zip(training, [row for row in rows_two if "loss" in row], strict=True):
+        assert row_one.keys() == row_two.keys()
+        for name, value in row_one.items():
+            # A process counts its own comparisons; everything else is a mean over all prompts.
+            if not name.startswith("judge/"):
+                assert row_two[name] == pytest.approx(value, rel=1e-3, abs=2e-5), name
+    assert "tokens_per_second" in read_lines(tmp_path / "two" / "run" / "metrics.jsonl")[0]
+    assert [row for row in rows_two if "eval_win_rate" in row]
+
+
+def test_prompts_of_an_update_are_not_dealt_twice(tmp_path: Path) -> None:
+    judge = Recorder()
+    trainer = make_trainer(tmp_path, judge=judge, max_steps=3, gradient_accumulation_steps=2)
+    trainer.train()
+    assert torch.equal(
+        torch.tensor([len(p) for p, _ in judge.asked]), torch.full((6,), 2)
+    )
+    played = [prompt for prompts, _ in judge.asked for prompt in prompts]
+    assert sorted(played) == sorted(PROMPTS)  # 3 updates × 4 prompts: one pass over the twelve

@@ -1,0 +1,107 @@
+"""Small runs of the real trainer, for tests that compare them with each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch import Tensor
+
+from magnetar.evaluation.enumerable import EnumerableGame
+from magnetar.training import NashConfig, NashTrainer
+
+GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
+WORDS = ("rock", "paper", "scissors", "well")
+PROMPTS = [f"{a} {b}" for a in WORDS for b in WORDS if a != b]
+# Wall-clock times and what is computed from them.
+TIMES = ("seconds_", "tokens_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+
+
+def make_config(folder: Path, **settings: Any) -> NashConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(folder),
+        "method": "mpo",
+        "max_steps": 6,
+        "magnet_every": 2,
+        "magnet_strength": 0.3,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 2,
+        "num_generations": 4,
+        "max_completion_length": 3,
+        "save_strategy": "no",
+        "sample_steps": 0,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    if "magnet_schedule" in settings or settings.get("method") in ("mmd", "mirror_descent"):
+        del defaults["magnet_every"]
+    if settings.get("method") == "mirror_descent":
+        del defaults["magnet_strength"]
+    return NashConfig(**(defaults | settings))
+
+
+def make_trainer(
+    folder: Path,
+    *,
+    with_lora: bool = False,
+    model: Any = None,
+    judge: Any = None,
+    prompts: list[Any] | None = None,
+    eval_prompts: list[Any] | None = None,
+    callbacks: list[Any] | None = None,
+    rollout_engine: Any = None,
+    **settings: Any,
+) -> NashTrainer:
+    return NashTrainer(
+        model=model if model is not None else GAME.model(0, dtype=torch.float32),
+        judge=judge if judge is not None else GAME.judge(),
+        args=make_config(folder, **settings),
+        train_dataset=Dataset.from_dict({"prompt": prompts or PROMPTS}),
+        eval_dataset=Dataset.from_dict({"prompt": eval_prompts}) if eval_prompts else None,
+        processing_class=GAME.tokenizer,
+        peft_config=lora() if with_lora else None,
+        callbacks=callbacks,
+        rollout_engine=rollout_engine,
+    )
+
+
+def snapshot(trainer: NashTrainer) -> dict[str, Tensor]:
+    """Every tensor that the rest of a run depends on: policy, frozen roles, optimiser."""
+    tensors = {f"policy.{name}": t.detach().clone() for name, t in trainer.roles.current.state_dict().items()}
+    for role, state in trainer.roles.state_dict().items():
+        tensors |= {f"{role}.{name}": t for name, t in state.items()}
+    assert trainer.optimizer is not None
+    for index, state in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": t.clone() for name, t in state.items() if isinstance(t, Tensor)}
+    return tensors
+
+
+def assert_identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different, f"{len(different)} of {len(a)} tensors differ, for instance {different[0]}"
+
+
+def assert_close(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
+    assert a.keys() == b.keys()
+    worst = max(a, key=lambda name: float((a[name].double() - b[name].double()).abs().max()))
+    gap = float((a[worst].double() - b[worst].double()).abs().max())
+    assert gap <= tolerance, f"{worst} differs by {gap:.2e}"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def metrics_without_times(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if not name.startswith(TIMES)}
+        for row in read_lines(folder / "metrics.jsonl")
+    ]
