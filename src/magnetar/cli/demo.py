@@ -28,6 +28,7 @@ DEMO = {
     "per_device_train_batch_size": 4,
     "num_generations": 8,
     "max_completion_length": 64,
+    "temperature": 0.7,
     "eval_responses": 2,
     "save_strategy": "no",
     "sample_steps": 10,

@@ -71,8 +71,7 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
     )
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder))
-    if trainer.is_world_process_zero():
-        _finish(trainer, options, folder, held_out)
+    _finish(trainer, options, folder, held_out)
     trainer.accelerator.wait_for_everyone()
     return folder
 
@@ -125,14 +124,28 @@ def _resume_folder(args: NashConfig, folder: Path) -> str | None:
 
 def _finish(trainer: Any, options: RunOptions, folder: Path, held_out: Any) -> None:
     """Evaluate against the reference, write model card and report."""
+    from magnetar.evaluation import sample_records, summarize, write_evaluation
     from magnetar.judges import build_judge
     from magnetar.reports import write_model_card, write_run_report
 
-    summary = None
+    summary = matchup = None
+    judge = trainer.judge
     if options.report and held_out is not None:
         judge = build_judge(options.eval_judge) if options.eval_judge is not None else trainer.judge
+        # Every process plays its share; the first one writes.
         matchup = trainer.play_against_reference(judge=judge, progress=True)
-        summary = trainer.write_evaluation(matchup, folder)
+        summary = summarize(matchup)
+    if not trainer.is_world_process_zero():
+        return
+    if summary is not None and matchup is not None:
+        settings = {
+            "dataset": options.eval_prompts or options.dataset,
+            "judge": judge.name,
+            "temperature": trainer.settings.temperature,
+            "max_new_tokens": trainer.settings.max_completion_length,
+            "responses_per_prompt": trainer.settings.eval_responses,
+        }
+        write_evaluation(folder, summary, sample_records(matchup, len(matchup.prompts)), settings)
     write_model_card(
         folder,
         base_model=str(options.model),

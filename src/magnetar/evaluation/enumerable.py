@@ -24,7 +24,7 @@ EOS = "<eos>"
 PROMPT = "rock paper"
 
 
-def cyclic_style_matrix(texts: list[str], seed: int = 0, noise: float = 0.05) -> NDArray[np.float64]:
+def cyclic_style_matrix(texts: list[str], seed: int = 0, noise: float = 0.02) -> NDArray[np.float64]:
     """Win probabilities between responses of three styles that beat each other in a circle.
 
     A response's style is set by its words; the styles play biased rock–paper–scissors
@@ -88,7 +88,7 @@ class EnumerableGame:
         game = PreferenceGame(cyclic_style_matrix(texts, seed))
         return cls(tokenizer, responses, texts, game, max_new_tokens)
 
-    def model(self, seed: int = 0, *, skew: float = 1.0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    def model(self, seed: int = 0, *, skew: float = 2.0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
         """A randomly initialised two-layer transformer of width 32.
 
         Args:

@@ -36,11 +36,10 @@ class EnumerableTrace:
 
 
 class _GapRecorder(TrainerCallback):
-    def __init__(self, game: EnumerableGame, progress: bool) -> None:
+    def __init__(self, game: EnumerableGame, inner_epochs: int) -> None:
         self.game = game
         self.policies: list[NDArray[np.float64]] = []
-        self.progress = progress
-        self.inner_epochs = 1
+        self.inner_epochs = inner_epochs
 
     def record(self, model: Any) -> None:
         policy = self.game.policy(model)
@@ -55,7 +54,7 @@ def run_enumerable(
     game: EnumerableGame,
     *,
     updates: int,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-3,
     inner_epochs: int = 8,
     seed: int = 0,
     sampled: bool = False,
@@ -79,8 +78,7 @@ def run_enumerable(
         The trace.
     """
     model = game.model(seed)
-    recorder = _GapRecorder(game, progress=False)
-    recorder.inner_epochs = inner_epochs
+    recorder = _GapRecorder(game, inner_epochs)
     with tempfile.TemporaryDirectory() as folder:
         args = NashConfig(
             output_dir=folder,
