@@ -1,9 +1,5 @@
 """`magnetar demo`: align the embedded model on the embedded prompts with the embedded judge, start to finish."""
 
-import json
-import sys
-from pathlib import Path
-
 from magnetar.cli.run_options import parse_run
 from magnetar.cli.train import run
 
@@ -39,7 +35,7 @@ DEMO = {
 
 
 def main(argv: list[str]) -> int:
-    """Run the demo and print what came out.
+    """Run the demo: train, evaluate on held-out prompts, print the result and write the report.
 
     Args:
         argv: Flags of `magnetar train`.
@@ -47,9 +43,17 @@ def main(argv: list[str]) -> int:
     Returns:
         Exit status.
     """
-    options, args, model_config = parse_run(argv, DEMO)
-    folder = run(options, args, model_config)
-    evaluation = Path(folder) / "evaluation.json"
-    if evaluation.exists() and args.process_index == 0:
-        print(json.dumps(json.loads(evaluation.read_text(encoding="utf-8"))["win_rate"]), file=sys.stdout)
+    options, args, model_config = parse_run(argv, {**DEMO, "dtype": best_dtype()})
+    run(options, args, model_config)
     return 0
+
+
+def best_dtype() -> str:
+    """bfloat16 where the machine computes in it (adapters stay in float32), float32 elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    # The only question that PyTorch answers about bfloat16 on CPUs is a private one.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bfloat16" if supported is not None and supported() else "float32"

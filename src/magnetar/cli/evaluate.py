@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from magnetar.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from magnetar.evaluation import CategorySummary, Estimate, Matchup, MatchupSummary
+    from magnetar.evaluation import Matchup
 
 __all__ = ["main"]
 
@@ -74,18 +74,15 @@ def _play(args: argparse.Namespace, prompts: Any, judge: Any, sampling: Any) -> 
 
 
 def _report(args: argparse.Namespace, matchup: "Matchup", judge_counts: dict[str, float]) -> int:
-    from magnetar.evaluation import evaluation_record, sample_records, suspicions
+    from magnetar.cli.summary_text import print_summary
+    from magnetar.evaluation import evaluation_record, sample_records
     from magnetar.evaluation.summary import summarize
 
     summary = summarize(matchup, bootstrap=args.bootstrap, confidence=args.confidence, seed=args.seed)
     samples = sample_records(matchup, args.samples, seed=args.seed)
     settings = {key: value for key, value in vars(args).items() if key not in ("json", "html")}
     settings["judge_counts"] = judge_counts
-    print(_table(summary))
-    for line in suspicions(summary):
-        print(f"look at the samples: {line}")
-    for sample in samples:
-        print(_sample(sample))
+    print_summary(summary, samples)
     if args.json is not None:
         record = {**evaluation_record(summary, settings), "samples": samples}
         _write_json(args.json, record)
@@ -170,50 +167,3 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
         path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write the figures to {str(path)!r} ({error}); they are printed above") from error
-
-
-def _table(summary: "MatchupSummary") -> str:
-    """The figures overall and by category, in columns."""
-    head = ["", "prompts", "win rate", f"{summary.win_rate.confidence:.0%} interval", "ties", "tokens", "cut off"]
-    rows = [head, *(_row(name, part) for name, part in {"all": summary, **summary.categories}.items())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)).rstrip()
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    title = f"{summary.policy.name} against {summary.opponent.name}, judge {summary.judge}"
-    rule = "-" * max(map(len, lines))
-    note = "tokens and cut off: policy / opponent"
-    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, note])
-
-
-def _row(name: str, part: "CategorySummary") -> list[str]:
-    ours, theirs = part.policy, part.opponent
-    return [
-        name,
-        str(part.prompts),
-        f"{part.win_rate.value:.1%}",
-        _interval(part.win_rate),
-        f"{part.ties:.1%}",
-        f"{_or_dash(ours.tokens, '.1f')} / {_or_dash(theirs.tokens, '.1f')}",
-        f"{_or_dash(ours.truncated, '.0%')} / {_or_dash(theirs.truncated, '.0%')}",
-    ]
-
-
-def _interval(rate: "Estimate") -> str:
-    return "undefined" if rate.low is None or rate.high is None else f"{rate.low:.1%} to {rate.high:.1%}"
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _sample(sample: dict[str, Any]) -> str:
-    from magnetar.data import prompt_text
-
-    category = f" [{sample['category']}]" if sample["category"] is not None else ""
-    return (
-        f"\nprompt{category}: {prompt_text(sample['prompt'])}\n"
-        f"opponent: {sample['opponent'].strip() or '(empty)'}\n"
-        f"policy, wins with {sample['win_prob']:.0%}: {sample['policy'].strip() or '(empty)'}"
-    )

@@ -1,4 +1,4 @@
-"""`magnetar games llm`: the real trainer on a language model whose every response can be listed, exact gaps as curves."""
+"""`magnetar games llm`: the real trainer on a language model whose every response can be listed; exact gaps."""
 
 import argparse
 import json

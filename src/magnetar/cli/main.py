@@ -14,6 +14,8 @@ COMMANDS = {
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
+WITH_MODELS = ("demo", "train", "eval")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
@@ -37,6 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] not in COMMANDS:
             print(f"magnetar: {unknown_name('command', argv[0], COMMANDS)}", file=sys.stderr)
             return 2
+        if argv[0] in WITH_MODELS:
+            from magnetar.cli.console import quiet_libraries
+
+            quiet_libraries()
         return import_module(COMMANDS[argv[0]][0]).main(argv[1:])
     except MagnetarError as error:
         print(f"magnetar {argv[0]}: {error}", file=sys.stderr)

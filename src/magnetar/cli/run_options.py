@@ -1,4 +1,4 @@
-"""Options of `magnetar train` and `magnetar demo`: flags and YAML through TRL's parser, checked before anything loads."""
+"""Options of `magnetar train` and `magnetar demo`: flags and YAML through TRL's parser, checked before loading."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -76,8 +76,9 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
     for name in ("model", "dataset", "judge"):
         if getattr(options, name) is None:
             raise ConfigError(f"{name} is missing; give --{name} or put it into the file of --config")
-    if args.output_dir is None:
-        raise ConfigError("output_dir is missing; give --output_dir DIR")
+    # transformers fills in a folder of its own, so what was given is looked at, not what came out.
+    if settings.get("output_dir") is None and "output_dir" not in _flag_names(rest):
+        raise ConfigError("output_dir is missing; give --output_dir DIR or put it into the file of --config")
     model_config.model_name_or_path = options.model
     return options, args, model_config
 
@@ -118,12 +119,13 @@ def _take_config_flag(rest: list[str]) -> Path | None:
 
 
 def _check_flags(rest: list[str], known: set[str]) -> None:
-    for flag in rest:
-        if not flag.startswith("--") or flag == "--help":
-            continue
-        name = flag[2:].split("=", 1)[0].replace("-", "_")
-        if name not in known and not (name.startswith("no_") and name[3:] in known):
+    for name in _flag_names(rest):
+        if name != "help" and name not in known and not (name.startswith("no_") and name[3:] in known):
             raise ConfigError(_nearest(name, known))
+
+
+def _flag_names(rest: list[str]) -> list[str]:
+    return [flag[2:].split("=", 1)[0].replace("-", "_") for flag in rest if flag.startswith("--")]
 
 
 def _nearest(name: str, known: set[str]) -> str:

@@ -12,6 +12,8 @@ from magnetar.training.config import NashConfig
 
 __all__ = ["main", "run"]
 
+PRINTED_SAMPLES = 4  # the report shows all
+
 
 def main(argv: list[str]) -> int:
     """Parse, run, and return the exit status."""
@@ -95,8 +97,8 @@ def select_prompts(options: RunOptions, seed: int) -> tuple[Any, Any]:
         return prompts, None
     if options.eval_holdout >= len(prompts):
         raise DataError(
-            f"eval_holdout is {options.eval_holdout} but {options.dataset} has {len(prompts)} prompts; lower it, or name "
-            "held-out prompts with eval_prompts"
+            f"eval_holdout is {options.eval_holdout} but {options.dataset} has {len(prompts)} prompts; lower it, or "
+            "name held-out prompts with eval_prompts"
         )
     parts = prompts.train_test_split(test_size=options.eval_holdout, seed=seed)
     return parts["train"], parts["test"]
@@ -124,6 +126,7 @@ def _resume_folder(args: NashConfig, folder: Path) -> str | None:
 
 def _finish(trainer: Any, options: RunOptions, folder: Path, held_out: Any) -> None:
     """Evaluate against the reference, write model card and report."""
+    from magnetar.cli.summary_text import print_summary
     from magnetar.evaluation import sample_records, summarize, write_evaluation
     from magnetar.judges import build_judge
     from magnetar.reports import write_model_card, write_run_report
@@ -145,7 +148,9 @@ def _finish(trainer: Any, options: RunOptions, folder: Path, held_out: Any) -> N
             "max_new_tokens": trainer.settings.max_completion_length,
             "responses_per_prompt": trainer.settings.eval_responses,
         }
-        write_evaluation(folder, summary, sample_records(matchup, len(matchup.prompts)), settings)
+        samples = sample_records(matchup, len(matchup.prompts))
+        write_evaluation(folder, summary, samples, settings)
+        print_summary(summary, samples[:PRINTED_SAMPLES])
     write_model_card(
         folder,
         base_model=str(options.model),

@@ -1,0 +1,68 @@
+"""A match-up as text for the terminal: table, warnings, samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from magnetar.data import prompt_text
+from magnetar.evaluation import CategorySummary, Estimate, MatchupSummary, suspicions
+
+__all__ = ["print_summary"]
+
+
+def print_summary(summary: MatchupSummary, samples: Sequence[dict[str, Any]]) -> None:
+    """Print the table, what looks like a cheap trick, and answers to read.
+
+    Args:
+        summary: The figures.
+        samples: What `magnetar.evaluation.sample_records` draws.
+    """
+    print(_table(summary))
+    for line in suspicions(summary):
+        print(f"look at the samples: {line}")
+    for sample in samples:
+        print(_sample(sample))
+
+
+def _table(summary: MatchupSummary) -> str:
+    """The figures overall and by category, in columns."""
+    head = ["", "prompts", "win rate", f"{summary.win_rate.confidence:.0%} interval", "ties", "tokens", "cut off"]
+    rows = [head, *(_row(name, part) for name, part in {"all": summary, **summary.categories}.items())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)).rstrip()
+        for cells in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    title = f"{summary.policy.name} against {summary.opponent.name}, judge {summary.judge}"
+    rule = "-" * max(map(len, lines))
+    note = "tokens and cut off: policy / opponent"
+    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, note])
+
+
+def _row(name: str, part: CategorySummary) -> list[str]:
+    ours, theirs = part.policy, part.opponent
+    return [
+        name,
+        str(part.prompts),
+        f"{part.win_rate.value:.1%}",
+        _interval(part.win_rate),
+        f"{part.ties:.1%}",
+        f"{_or_dash(ours.tokens, '.1f')} / {_or_dash(theirs.tokens, '.1f')}",
+        f"{_or_dash(ours.truncated, '.0%')} / {_or_dash(theirs.truncated, '.0%')}",
+    ]
+
+
+def _interval(rate: Estimate) -> str:
+    return "undefined" if rate.low is None or rate.high is None else f"{rate.low:.1%} to {rate.high:.1%}"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _sample(sample: dict[str, Any]) -> str:
+    category = f" [{sample['category']}]" if sample["category"] is not None else ""
+    return (
+        f"\nprompt{category}: {prompt_text(sample['prompt'])}\n"
+        f"opponent: {sample['opponent'].strip() or '(empty)'}\n"
+        f"policy, wins with {sample['win_prob']:.0%}: {sample['policy'].strip() or '(empty)'}"
+    )
