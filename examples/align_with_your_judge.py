@@ -1,7 +1,8 @@
 """Align a language model with a judge of your own: ten lines of Python, a minute on a laptop.
 
-A judge is anything that says how likely the first response is to be better than the second. Here: shorter is better, as
-long as there is an answer at all. Replace `win_prob` by yours, `model` by any Hub id, and `train_dataset` by any prompts.
+A judge is anything that says how likely the first response is to be better than the second. Here: shorter is better,
+as long as there is an answer at all. Replace `win_prob` by yours, `model` by any Hub id, `train_dataset` by any
+prompts.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,10 @@ def win_prob(prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[s
         words = len(text.split())
         return float(words) if words >= 5 else 1000.0
 
-    return [0.5 + 0.5 * ((badness(b) > badness(a)) - (badness(b) < badness(a))) for a, b in zip(first, second, strict=True)]
+    def chance(a: str, b: str) -> float:
+        return 0.5 + 0.5 * ((badness(a) < badness(b)) - (badness(a) > badness(b)))
+
+    return [chance(a, b) for a, b in zip(first, second, strict=True)]
 
 
 def main() -> None:

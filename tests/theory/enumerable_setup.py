@@ -55,13 +55,14 @@ def row(trainer: NashTrainer, position: int = 0) -> dict[str, Any]:
 def perturb(trainer: NashTrainer, seed: int, scale: float = 0.05) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in trainer.model.parameters():
+        for parameter in trainer.roles.current.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=scale)
 
 
 def loss_gradient(trainer: NashTrainer, experience: Experience) -> Tensor:
-    trainer.model.zero_grad()
-    trainer.compute_loss(trainer.model, {"experience": experience, "part": [0]}).backward()
+    model = trainer.roles.current
+    model.zero_grad()
+    trainer.compute_loss(model, {"experience": experience, "part": [0]}).backward()
     return flat_gradient(trainer)
 
 
@@ -71,7 +72,7 @@ def flat_gradient(trainer: NashTrainer) -> Tensor:
 
 
 def _parameters(trainer: NashTrainer) -> list[Tensor]:
-    return [p for p in trainer.model.parameters() if p.requires_grad]
+    return [p for p in trainer.roles.current.parameters() if p.requires_grad]
 
 
 def next_token_tables(model: Any) -> dict[tuple[int, ...], Tensor]:
@@ -94,7 +95,7 @@ def exact_loss(trainer: NashTrainer, *, step_size: float, strength: float, trans
             magnet = next_token_tables(model)
         with trainer.roles.use("behavior") as model:
             behavior = next_token_tables(model)
-    current = next_token_tables(trainer.model)
+    current = next_token_tables(trainer.roles.current)
     index = {tuple(tokens): k for k, tokens in enumerate(GAME.responses)}
     policy_A = torch.stack([sum_of_logs(behavior, tuple(tokens)) for tokens in GAME.responses]).exp()
     advantage_A = torch.tensor(GAME.game.P) @ policy_A - 0.5
@@ -104,10 +105,8 @@ def exact_loss(trainer: NashTrainer, *, step_size: float, strength: float, trans
         values = []
         for token in range(len(GAME.tokenizer)):
             after = (*prefix, token)
-            if after in index:
-                value = advantage_A[index[after]]
-            else:
-                value = (behavior[after].exp() * returns(after)).sum()
+            ended = after in index
+            value = advantage_A[index[after]] if ended else (behavior[after].exp() * returns(after)).sum()
             if transformed:
                 value = value - strength * (behavior[prefix][token] - magnet[prefix][token])
             values.append(value)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig, TrlParser  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.training.config import NashConfig

@@ -44,7 +44,7 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
     resume = _resume_folder(args, folder)
 
     # Heavy imports and loading only from here on.
-    from trl import get_peft_config
+    from trl import get_peft_config  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
     from magnetar.judges import build_judge
     from magnetar.modeling.loading import load_policy
@@ -71,6 +71,7 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
         processing_class=tokenizer,
         peft_config=get_peft_config(model_config),
     )
+    trainer.labels = {"model": str(options.model), "dataset": str(options.dataset)}
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder))
     _finish(trainer, options, folder, held_out)

@@ -49,7 +49,7 @@ class Objective(ABC):
 
     def __post_init__(self) -> None:
         if not 0 < self.step_size < float("inf"):
-            raise ConfigError(f"step_size is {self.step_size}, expected a positive, finite number (η, for instance 1.0)")
+            raise ConfigError(f"step_size is {self.step_size}, expected a positive, finite number (η)")
         if not 0 <= self.magnet_strength < float("inf"):
             raise ConfigError(f"magnet_strength is {self.magnet_strength}, expected a finite number of at least 0 (α)")
         if self.proximal not in ("kl", "clip"):
