@@ -60,7 +60,9 @@ def test_roles_differ_exactly_when_they_should(tmp_path: Path, settings: dict[st
     trainer.train()
     assert trainer.magnet_moves == [2, 4]
     with torch.no_grad():
-        start = response_logprobs(bare, PROMPT_IDS, RESPONSES, temperature=1.0, layout="padded", pad_token_id=0).logp_BGT
+        start = response_logprobs(
+            bare, PROMPT_IDS, RESPONSES, temperature=1.0, layout="padded", pad_token_id=0
+        ).logp_BGT
     for role in ("current", "magnet", "reference"):
         assert gap(watcher.begin[0][role], start) < 1e-5, role
     for step in range(5):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import GAME, PROMPTS, assert_close, make_trainer, metrics_without_times, read_lines, snapshot
 
-SCRIPT = '''
+SCRIPT = """
 import json, os, sys
 from pathlib import Path
 
@@ -33,7 +33,7 @@ assert trainer.args.world_size == 2
 (folder / f"asked-{rank}.json").write_text(json.dumps(judge.asked))
 save_file(snapshot(trainer), folder / f"weights-{rank}.safetensors")
 trainer.evaluate()
-'''
+"""
 
 
 class Recorder(type(GAME.judge())):
@@ -56,7 +56,16 @@ def run_two_processes(folder: Path, settings: dict[str, Any]) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launch = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+        *(
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            "2",
+            "--num_machines",
+            "1",
+        ),
         *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port)),
     ]
     done = subprocess.run(
@@ -128,8 +137,6 @@ def test_prompts_of_an_update_are_not_dealt_twice(tmp_path: Path) -> None:
     judge = Recorder()
     trainer = make_trainer(tmp_path, judge=judge, max_steps=3, gradient_accumulation_steps=2)
     trainer.train()
-    assert torch.equal(
-        torch.tensor([len(p) for p, _ in judge.asked]), torch.full((6,), 2)
-    )
+    assert torch.equal(torch.tensor([len(p) for p, _ in judge.asked]), torch.full((6,), 2))
     played = [prompt for prompts, _ in judge.asked for prompt in prompts]
     assert sorted(played) == sorted(PROMPTS)  # 3 updates × 4 prompts: one pass over the twelve

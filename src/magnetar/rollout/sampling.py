@@ -51,6 +51,8 @@ def draw_tokens(logits_rv: Tensor, uniform_r: Tensor, sampling: SamplingParams) 
     token_r1 = torch.searchsorted(cumulative_rv, uniform_r.unsqueeze(-1) * total_r1, right=True)
     # A uniform number next to 1 may round up to the total: then the last token of positive probability is meant.
     token_r1 = torch.minimum(token_r1, torch.searchsorted(cumulative_rv, total_r1))
+    # Logits that are NaN order nothing: stay inside the vocabulary, and let the log-probability, which is NaN, tell.
+    token_r1 = token_r1.clamp(max=logits_rv.shape[-1] - 1)
     return token_r1.squeeze(-1), logp_rv.gather(-1, token_r1).squeeze(-1)
 
 

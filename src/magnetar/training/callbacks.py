@@ -35,8 +35,8 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.signal_number = signal_number
         self.checkpoint = checkpoint
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name}; everything is saved in {checkpoint}. Resume with the same "
-            f"settings and resume_from_checkpoint={checkpoint}"
+            f"stopped by {signal.Signals(signal_number).name}; everything is saved in {checkpoint}. Resume with the "
+            f"same settings and resume_from_checkpoint={checkpoint}"
         )
 
 
@@ -180,9 +180,10 @@ class ConsoleCallback(TrainerCallback):
         if "loss" in logs:
             self._bar.write(format_line(logs))
         elif "eval_win_rate" in logs:
+            low, high = (logs.get(f"eval_win_rate_{end}", float("nan")) for end in ("low", "high"))
             self._bar.write(
                 f"step {state.global_step}: win rate against the reference {logs['eval_win_rate']:.3f} "
-                f"[{logs.get('eval_win_rate_low', float('nan')):.3f}, {logs.get('eval_win_rate_high', float('nan')):.3f}]"
+                f"[{low:.3f}, {high:.3f}]"
             )
 
     def on_train_end(

@@ -1,12 +1,23 @@
 """Settings of `NashTrainer`: those of `transformers.TrainingArguments`, and what self-play adds."""
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
 
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.methods import EachRound, Ema, EveryNUpdates, FixedMagnet, MagnetSchedule, Method, Opponent, build_method
+from magnetar.methods import (
+    METHODS,
+    EachRound,
+    Ema,
+    EveryNUpdates,
+    FixedMagnet,
+    MagnetSchedule,
+    Method,
+    Opponent,
+    build_method,
+)
 
 __all__ = ["MAGNET_SCHEDULES", "NashConfig"]
 
@@ -34,7 +45,9 @@ class NashConfig(TrainingArguments):
 
     # The method
     method: str = _setting("mpo", "Name of the method: mpo, mpo_rt, mmd or mirror_descent.")
-    step_size: float | None = _setting(None, "Step size η: weight of the payoff against KL to the behaviour policy.")
+    step_size: float | None = _setting(
+        None, "Step size η against KL to the behaviour policy; felt when inner_epochs > 1."
+    )
     magnet_strength: float | None = _setting(None, "Magnet strength α: win probability per nat of KL to the magnet.")
     magnet_schedule: str | None = _setting(
         None, "When the magnet moves to the policy: every (magnet_every updates), round, ema, or fixed."
@@ -88,8 +101,12 @@ class NashConfig(TrainingArguments):
         super().__post_init__()
         self._check_names()
         self._check_numbers()
+        self._check_magnet()
         self._check_combinations()
         self.build_method()
+        self._check_ineffective()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # pinning is for accelerators; without one it only warns
 
     def build_method(self) -> Method:
         """The method with these settings; fields left at None keep its preset.
@@ -126,6 +143,7 @@ class NashConfig(TrainingArguments):
 
     def _check_names(self) -> None:
         choices = {
+            "method": METHODS,
             "magnet_schedule": (None, *MAGNET_SCHEDULES),
             "logprob_layout": LAYOUTS,
             "on_long_prompt": ON_LONG_PROMPT,
@@ -157,13 +175,54 @@ class NashConfig(TrainingArguments):
             raise ConfigError(f"sample_steps is {self.sample_steps}, expected 0 (never) or more")
         if not self.temperature > 0:
             raise ConfigError(
-                f"temperature is {self.temperature}, expected a positive number: self-play needs samples of the policy, "
-                "not its most likely response"
+                f"temperature is {self.temperature}, expected a positive number: self-play needs samples of the "
+                "policy, not its most likely response"
             )
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}, expected a number in (0, 1]")
         if self.top_k < 0:
             raise ConfigError(f"top_k is {self.top_k}, expected 0 (all tokens) or more")
+
+    def _check_magnet(self) -> None:
+        if "magnet" not in inspect.signature(METHODS[self.method]).parameters:
+            for name in ("magnet_schedule", "magnet_every", "magnet_ema_rate"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name} is {getattr(self, name)!r}, but method {self.method!r} has no magnet that moves; "
+                        "remove it, or choose method 'mpo' or 'mpo_rt'"
+                    )
+        if self.magnet_ema_rate is not None and self.magnet_schedule != "ema":
+            raise ConfigError(
+                f"magnet_ema_rate is {self.magnet_ema_rate}, but the magnet is no moving average; set "
+                "magnet_schedule='ema' or remove it"
+            )
+        if self.magnet_every is not None and self.magnet_schedule not in (None, "every"):
+            raise ConfigError(
+                f"magnet_every is {self.magnet_every}, but magnet_schedule={self.magnet_schedule!r} does not count "
+                "updates; remove it or set magnet_schedule='every'"
+            )
+        if self.magnet_schedule == "round" and self.num_rounds == 1:
+            raise ConfigError(
+                "magnet_schedule='round' with num_rounds=1 would move the magnet only when training is over; set "
+                "num_rounds to 2 or more, or magnet_schedule='every' with magnet_every"
+            )
+
+    def _check_ineffective(self) -> None:
+        """Refuse settings of the objective that it would never look at."""
+        if self.proximal != "clip":
+            return
+        if self.step_size is not None:
+            raise ConfigError(
+                f"step_size is {self.step_size}, but with proximal='clip' the learning rate and clip_range alone set "
+                "the step; remove step_size or set proximal='kl'"
+            )
+        if self.kl_estimator is not None and not (
+            self.build_method().objective.needs_magnet and self.method in ("mpo", "mmd")
+        ):
+            raise ConfigError(
+                f"kl_estimator is {self.kl_estimator!r}, but the loss of method {self.method!r} with proximal='clip' "
+                "has no KL term; remove kl_estimator or set proximal='kl'"
+            )
 
     def _check_combinations(self) -> None:
         if self.opponent == "current" and self.num_generations < 2:
@@ -176,18 +235,6 @@ class NashConfig(TrainingArguments):
                 f"num_opponents is {self.num_opponents}, but with opponent='current' the opponents are the other "
                 "responses of the group; remove it, or set opponent='reference' or 'magnet'"
             )
-        if self.magnet_ema_rate is not None and self.magnet_schedule != "ema":
-            raise ConfigError("magnet_ema_rate is set but the magnet is no moving average; set magnet_schedule='ema'")
-        if self.magnet_every is not None and self.magnet_schedule not in (None, "every"):
-            raise ConfigError(
-                f"magnet_every is {self.magnet_every}, but magnet_schedule={self.magnet_schedule!r} does not count "
-                "updates; remove it or set magnet_schedule='every'"
-            )
-        if self.magnet_schedule == "round" and self.num_rounds == 1:
-            raise ConfigError(
-                "magnet_schedule='round' with num_rounds=1 would move the magnet only when training is over; set "
-                "num_rounds to 2 or more, or magnet_schedule='every' with magnet_every"
-            )
         if self.clip_range is not None and self.proximal != "clip":
             raise ConfigError("clip_range is set but nothing is clipped; set proximal='clip' or remove clip_range")
         if self.max_steps > 0 and self.max_steps % self.inner_epochs:
@@ -196,5 +243,12 @@ class NashConfig(TrainingArguments):
                 f"would be cut short; use {self.max_steps - self.max_steps % self.inner_epochs} or "
                 f"{self.max_steps + self.inner_epochs - self.max_steps % self.inner_epochs}"
             )
-        if self.dataloader_num_workers:
-            raise ConfigError("dataloader_num_workers is set, but prompts need no workers; remove it")
+        unfit = {
+            "dataloader_num_workers": "prompts need no workers",
+            "remove_unused_columns": "rows of prompts have no columns to spare",
+            "auto_find_batch_size": "the plan of prompts is made for one batch size; lower max_tokens_per_pass instead",
+            "ignore_data_skip": "a resumed run would play other prompts than the uninterrupted one",
+        }
+        for name, reason in unfit.items():
+            if getattr(self, name):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, but {reason}; remove it")

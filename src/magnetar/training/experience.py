@@ -1,5 +1,6 @@
 """One batch of experience: prompts → responses → win probabilities → log-probabilities under the other roles."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -82,6 +83,7 @@ class Experience:
         reference_logp_BGT: Under the reference; None when it is the sampling policy.
         magnet_is_behavior: The magnet equals the sampling policy.
         reference_is_behavior: The reference equals the sampling policy.
+        finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
         seconds: Time of each stage.
     """
 
@@ -100,6 +102,7 @@ class Experience:
     reference_logp_BGT: Tensor | None
     magnet_is_behavior: bool
     reference_is_behavior: bool
+    finite: bool
     seconds: dict[str, float]
 
     def to_state(self) -> dict[str, Any]:
@@ -210,6 +213,7 @@ class Collector:
             reference_logp_BGT=reference_logp,
             magnet_is_behavior=magnet_is_behavior,
             reference_is_behavior=reference_is_behavior,
+            finite=all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
             seconds=seconds,
         )
 

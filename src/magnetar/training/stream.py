@@ -85,8 +85,8 @@ def plan_stream(
         if min(counts) < 1:
             raise ConfigError(
                 f"a round has {min(len(s) for s in shares)} prompts × {num_train_epochs:g} epochs, fewer than the "
-                f"{prompts_per_update} prompts of one update; lower per_device_train_batch_size or num_rounds, or raise "
-                "num_train_epochs"
+                f"{prompts_per_update} prompts of one update; lower per_device_train_batch_size or num_rounds, or "
+                "raise num_train_epochs"
             )
     else:
         if max_updates < num_rounds:

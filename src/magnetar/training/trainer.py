@@ -82,6 +82,12 @@ class NashTrainer(Trainer):
         rollout_engine: RolloutEngine | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
     ) -> None:
+        if args.eval_strategy != "no" and eval_dataset is None:
+            raise ConfigError(f"eval_strategy is {args.eval_strategy!r} without held-out prompts; give an eval_dataset")
+        if args.n_gpu > 1:
+            # torch's DataParallel, which one process would use, cannot split lists of prompts.
+            print(f"one process uses 1 of the {args.n_gpu} visible GPUs; run with `accelerate launch` to use them all")
+            args._n_gpu = 1
         self.method = args.build_method()
         self.judge = build_judge(judge)
         prompts = load_prompts(train_dataset)
@@ -109,6 +115,8 @@ class NashTrainer(Trainer):
         )
         args.max_steps = plan.optimizer_steps
         self.plan = plan
+        # What a reader should see in place of a path or an object: "model", "dataset".
+        self.labels: dict[str, str] = {}
         self.magnet_moves: list[int] = []
 
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
@@ -205,6 +213,8 @@ class NashTrainer(Trainer):
             "opponent": self.method.opponent.role,
             "judge": self.judge.name,
             "model": getattr(self.roles.current, "name_or_path", None) or type(self.roles.current).__name__,
+            "dataset": None,
+            **self.labels,
             "prompts": len(set(self.plan.rows.tolist())),
             "dropped_prompts": self.dropped_prompts,
             "updates_per_round": list(self.plan.updates_per_round),
@@ -243,7 +253,7 @@ class NashTrainer(Trainer):
                 loss = loss * len(part) / (len(experience.prompts) * self.current_gradient_accumulation_steps)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        self._check_finite(total, experience)
+        self._check_finite(bool(torch.isfinite(total)), f"loss is {float(total)}", experience.positions)
         seconds = time.perf_counter() - started
         self._metrics.add("seconds_update", seconds, 1.0)
         self._metrics.add("tokens_per_second", 0.0, seconds)
@@ -263,6 +273,7 @@ class NashTrainer(Trainer):
         if self._needs_behavior_role and not self._experiences:
             self.roles.move("behavior", "current")
         experience = self._collector.collect(inputs)
+        self._check_finite(experience.finite, "probabilities of sampled tokens are not finite", positions)
         if self.plan.inner_epochs > 1:
             self._experiences.append(experience)
         self.last_experience = experience
@@ -450,7 +461,8 @@ class NashTrainer(Trainer):
     # ---- magnet ------------------------------------------------------------------------------------------------
 
     def after_optimizer_step(self) -> None:
-        """Move the magnet when an update has ended and its schedule says so."""
+        """Check the weights, and move the magnet when an update has ended and its schedule says so."""
+        self._check_finite(self._weights_finite(), "its step made weights that are not finite", [], stepped=True)
         if self.state.global_step % self.plan.inner_epochs:
             return
         self._experiences = []
@@ -466,38 +478,43 @@ class NashTrainer(Trainer):
 
     # ---- failures ----------------------------------------------------------------------------------------------
 
-    def _check_finite(self, loss: Tensor, experience: Experience) -> None:
-        bad = (~torch.isfinite(loss)).to(torch.float32)
-        if self.accelerator.num_processes > 1:
-            bad = self.accelerator.reduce(bad, reduction="sum")
+    def _weights_finite(self) -> bool:
+        return all(bool(torch.isfinite(p).all()) for p in self.roles.current.parameters() if p.requires_grad)
+
+    def _check_finite(self, finite: bool, what: str, positions: list[int], *, stepped: bool = False) -> None:
+        bad = torch.tensor(float(not finite), device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:  # all stop together, since they save together
+            bad = cast(Tensor, self.accelerator.reduce(bad, reduction="sum"))
         if float(bad) > 0:
-            self._stop_not_finite(f"loss is {float(loss)} on prompts at stream positions {experience.positions}")
+            where = f" (on this process: prompts at stream positions {positions})" if positions else ""
+            self._stop_not_finite(what + where, self.state.global_step + (not stepped))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm before clipping, measured whether or not anything is clipped; a bad one never reaches the weights."""
+        """The norm before clipping, measured even if nothing is clipped; a bad one never reaches the weights."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not math.isfinite(float(norm)):
-            self._stop_not_finite(f"gradient norm is {float(norm)}")
+            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1)
         return norm
 
-    def _stop_not_finite(self, what: str) -> None:
-        """Save the last good weights and say where the trouble began."""
+    def _stop_not_finite(self, what: str, bad_step: int) -> None:
+        """Save the last good weights, if this process still has them, and say where the trouble began."""
         step = self.state.global_step
         run_dir = Path(cast(str, self.args.output_dir))
         self.optimizer.zero_grad()
         if self.inner_epoch == 0:
             self._experiences = []  # of the update that failed; the checkpoint is of the one before
-        if step == 0:
+        if bad_step == 1:
             where = "nothing was saved: it was the first step"
-        elif all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):
+        elif step < bad_step:
             if self._saved_step != step:
                 self._save_checkpoint(self.model, None)
             where = f"the weights before it are in {run_dir / f'checkpoint-{step}'}"
         else:
             kept = checkpoints.complete_checkpoints(run_dir)
-            where = f"the weights are not finite either and were not saved; the newest checkpoint is {kept[-1:] or None}"
+            where = f"they were not saved; the newest checkpoint is {kept[-1] if kept else 'none'}"
+        update = (bad_step - 1) // self.plan.inner_epochs + 1
         raise NonFiniteLossError(
-            f"update {self.update}, optimiser step {step + 1}: {what}; {where}. Lower learning_rate or step_size, raise "
+            f"update {update}, optimiser step {bad_step}: {what}; {where}. Lower learning_rate or step_size, raise "
             "magnet_strength, or train in float32 (bf16=False)"
         )
 
