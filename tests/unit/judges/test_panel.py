@@ -170,12 +170,26 @@ def test_win_probability_is_the_share_of_annotators_that_prefer_the_first(panel:
     np.testing.assert_allclose(pairs, win_prob[0, 1:], atol=1e-12)
 
 
-def test_an_answer_is_judged_alike_in_any_company(panel: PanelJudge):
+@pytest.mark.parametrize("text", ["", "No.", "Sleep", next(iter(ANSWERS.values()))])
+def test_an_answer_is_judged_alike_in_any_company(panel: PanelJudge, text: str):
     question, answer = next(iter(ANSWERS.items()))
-    alone = panel.annotator_scores([question], [answer])
-    together = panel.annotator_scores([question] * 3, ["Short.", answer, answer * 4])
+    alone = panel.annotator_scores([question], [text])
+    together = panel.annotator_scores([question] * 3, ["Short.", text, answer * 4])
     for name in ANNOTATORS:
         assert together[name][1] == pytest.approx(alone[name][0], abs=1e-5)
+
+
+def test_equal_answers_tie_whichever_batch_they_are_read_in(panel: PanelJudge):
+    question = next(iter(ANSWERS))
+    text = "Go to bed at the same time every night, keep your room dark and cool."
+    shorter = [text[:-at] + "." for at in range(2, 30)]
+    longer = [text + " Then read a book until you feel tired and calm." * times for times in (1, 2, 3)]
+    # The embedder reads 32 texts at a time, by length: four of the eight go with shorter ones and four with longer.
+    group = [*shorter, *[text] * 8, *longer]
+    equal = slice(len(shorter), len(shorter) + 8)
+    win_prob = panel.group_win_prob([question], [group])[0]
+    np.testing.assert_array_equal(win_prob[equal, equal], 0.5)
+    assert (win_prob != 0.5).any()
 
 
 def test_chat_prompts_are_judged_by_their_last_question(panel: PanelJudge):

@@ -159,19 +159,19 @@ class FeatureExtractor:
             hidden = self.model(**inputs.to(self.device)).last_hidden_state.double().cpu().numpy()
             mask = inputs["attention_mask"].cpu().numpy().astype(bool)
             for row, at in enumerate(batch):
-                pools = np.stack([mask[row], *_sentence_tokens(texts[at], offsets[row])])
+                pools = np.stack([mask[row], *_sentence_tokens(texts[at], offsets[row], mask[row])])
                 pooled = pools @ hidden[row]
                 vectors[at] = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
         return vectors
 
 
-def _sentence_tokens(text: str, offsets: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+def _sentence_tokens(text: str, offsets: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """Which tokens belong to each sentence; the whole text is one sentence where none is long enough to be read."""
     starts, ends = offsets[:, 0], offsets[:, 1]
     cuts = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
     spans = [(starts >= cut) & (ends <= until) & (ends > starts) for cut, until in pairwise(cuts)]
     # A numeral such as "1." is not a sentence.
-    return [span for span in spans if span.sum() > 3] or [np.ones(len(offsets), dtype=bool)]
+    return [span for span in spans if span.sum() > 3] or [mask]
 
 
 def _share(words: list[str], holds: Callable[[str], bool]) -> float:

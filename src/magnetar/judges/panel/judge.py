@@ -12,6 +12,9 @@ from magnetar.types import Prompt
 
 __all__ = ["PanelJudge"]
 
+SAME_SCORE = 1e-6
+"""Scores that differ by less are a tie: the embedder rounds a text by some 1e-8 differently in another batch."""
+
 
 class PanelJudge(Judge):
     """Five annotators of different tastes vote: ``P(i beats j)`` is the share of them that prefer i, ties half.
@@ -81,7 +84,8 @@ class PanelJudge(Judge):
 
     def _vote(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Mean over the annotators, the last axis, of 1 for first, 0 for second and 1/2 for a tie."""
-        share = (0.5 + 0.5 * np.sign(first - second)).mean(-1)
+        difference = first - second
+        share = (0.5 + 0.5 * np.sign(np.where(np.abs(difference) < SAME_SCORE, 0.0, difference))).mean(-1)
         self._count("unanimous", float(np.sum((share == 0.0) | (share == 1.0))))
         self._count("votes", share.size)
         return share
