@@ -56,3 +56,7 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
     return f"usage: magnetar COMMAND [options]\n\n{rows}\n\nmagnetar COMMAND --help lists the options of a command."
+
+
+if __name__ == "__main__":  # for launchers that start modules: `accelerate launch -m magnetar.cli.main train ...`
+    sys.exit(main())
