@@ -1,6 +1,6 @@
 """Options of `magnetar train` and `magnetar demo`: flags and YAML through TRL's parser, checked before loading."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
         defaults: Values to start from, by field name.
 
     Returns:
-        Options, trainer settings, model settings (TRL's `ModelConfig`: dtype, LoRA, quantisation).
+        Options, trainer settings, model settings (TRL's `ModelConfig`: dtype, LoRA).
 
     Raises:
         ConfigError: A file that is no YAML mapping, an unknown field or flag, a value that cannot work, or a missing
@@ -73,6 +73,7 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
     for name, value in judges.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    _settle_model(options, model_config, given=settings.keys() | set(_flag_names(rest)))
     for name in ("model", "dataset", "judge"):
         if getattr(options, name) is None:
             raise ConfigError(f"{name} is missing; give --{name} or put it into the file of --config")
@@ -81,6 +82,23 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
         raise ConfigError("output_dir is missing; give --output_dir DIR or put it into the file of --config")
     model_config.model_name_or_path = options.model
     return options, args, model_config
+
+
+def _settle_model(options: RunOptions, model_config: ModelConfig, given: Set[str]) -> None:
+    """Take TRL's name for the model too, and refuse what TRL's model settings offer and nothing here would do."""
+    named = model_config.model_name_or_path if "model_name_or_path" in given else None
+    if named is not None and options.model is not None and named != options.model:
+        raise ConfigError(
+            f"model is {options.model!r} and model_name_or_path is {named!r}, which are two names of one setting; "
+            "give one of them"
+        )
+    options.model = options.model or named
+    for name in ("load_in_4bit", "load_in_8bit"):
+        if getattr(model_config, name):
+            raise ConfigError(
+                f"{name} is set, but quantised base models are not supported; remove it and save memory with "
+                "dtype=bfloat16 and use_peft"
+            )
 
 
 def read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
