@@ -70,9 +70,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": prompt, "category": "pairs"} for prompt in PROMPTS]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "tiny_run_judge.py").write_text(JUDGE)
-    (folder / "run.yaml").write_text(
-        SETTINGS.format(model=folder / "model", prompts=folder / "prompts.jsonl")
-    )
+    (folder / "run.yaml").write_text(SETTINGS.format(model=folder / "model", prompts=folder / "prompts.jsonl"))
     return folder
 
 

@@ -25,7 +25,13 @@ def test_train_writes_a_folder_that_others_can_use(
     status = main(["train", "--config", "run.yaml", "--output_dir", str(run), "--learning_rate", "0.02", "--seed=3"])
     console = capfd.readouterr()
     assert status == 0, console.err
-    for noise in ("Loading weights", "Writing model shards", "pin_memory", "FutureWarning", "is_gradient_checkpointing"):
+    for noise in (
+        "Loading weights",
+        "Writing model shards",
+        "pin_memory",
+        "FutureWarning",
+        "is_gradient_checkpointing",
+    ):
         assert noise not in console.err + console.out
     assert console.out.count("update ") == 4
     assert console.out.count("magnet moved") == 2
@@ -60,7 +66,13 @@ def test_train_writes_a_folder_that_others_can_use(
 
     answer = tmp_path / "eval.json"
     command = ["eval", "--policy", str(run), "--opponent", str(at_work / "model"), "--judge"]
-    command += ["python:tiny_run_judge:more_scissors", "--dataset", str(at_work / "prompts.jsonl"), "--json", str(answer)]
+    command += [
+        "python:tiny_run_judge:more_scissors",
+        "--dataset",
+        str(at_work / "prompts.jsonl"),
+        "--json",
+        str(answer),
+    ]
     assert main([*command, "--max-new-tokens", "3"]) == 0
     record = json.loads(answer.read_text())
     assert 0 <= record["win_rate"]["value"] <= 1

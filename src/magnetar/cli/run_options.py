@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from trl import ModelConfig, TrlParser  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
@@ -54,6 +54,7 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
             model, dataset, judge or output_dir.
     """
     parser = TrlParser((RunOptions, NashConfig, ModelConfig), allow_abbrev=False)  # type: ignore[arg-type]
+    parser.error = _refuse  # pyright: ignore[reportAttributeAccessIssue]  # one sentence, without the usage of pages
     known = {f.name for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
     settings = dict(defaults or {})
     rest = list(argv)
@@ -144,6 +145,10 @@ def _check_flags(rest: list[str], known: set[str]) -> None:
 
 def _flag_names(rest: list[str]) -> list[str]:
     return [flag[2:].split("=", 1)[0].replace("-", "_") for flag in rest if flag.startswith("--")]
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message} (magnetar train --help lists all)")
 
 
 def _nearest(name: str, known: set[str]) -> str:

@@ -40,6 +40,7 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
         if spec is not None:
             parse_judge_spec(spec)
     train_prompts, held_out = select_prompts(options, args.seed)
+    args.check_held_out(held_out is not None)
     folder = Path(str(args.output_dir))
     resume = _resume_folder(args, folder)
 

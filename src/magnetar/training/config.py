@@ -126,6 +126,19 @@ class NashConfig(TrainingArguments):
             kl_estimator=self.kl_estimator,
         )
 
+    def check_held_out(self, given: bool) -> None:
+        """Check that prompts to evaluate on were given when evaluations during training are asked for.
+
+        Raises:
+            ConfigError: They were not.
+        """
+        if self.eval_strategy != "no" and not given:
+            strategy = getattr(self.eval_strategy, "value", self.eval_strategy)
+            raise ConfigError(
+                f"eval_strategy is {strategy!r}, but there are no held-out prompts; give an eval_dataset (eval_prompts "
+                "or eval_holdout on the command line), or set eval_strategy='no'"
+            )
+
     @property
     def prompts_per_update(self) -> int:
         """Prompts of one update over all processes."""

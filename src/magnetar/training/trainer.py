@@ -82,8 +82,7 @@ class NashTrainer(Trainer):
         rollout_engine: RolloutEngine | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
     ) -> None:
-        if args.eval_strategy != "no" and eval_dataset is None:
-            raise ConfigError(f"eval_strategy is {args.eval_strategy!r} without held-out prompts; give an eval_dataset")
+        args.check_held_out(eval_dataset is not None)
         if args.n_gpu > 1:
             # torch's DataParallel, which one process would use, cannot split lists of prompts.
             print(f"one process uses 1 of the {args.n_gpu} visible GPUs; run with `accelerate launch` to use them all")
@@ -667,6 +666,9 @@ def _prepare_model(
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            # Attention drops by a number of its own, not by a module: `attention_dropout` in most models.
+            for name in [n for n, v in vars(module).items() if "dropout" in n and isinstance(v, float)]:
+                setattr(module, name, 0.0)
     return model
 
 

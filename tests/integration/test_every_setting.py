@@ -1,0 +1,193 @@
+"""Every field that `NashConfig` adds changes the run when it changes, or is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, snapshot
+
+from magnetar.errors import ConfigError, DataError
+from magnetar.training import NashConfig
+
+LONG = [*PROMPTS, "rock paper scissors well"]
+TWO_EPOCHS = {"inner_epochs": 2, "max_steps": 4}
+ROLE = {"opponent": "reference"}
+
+# field: (settings of both runs, two values); the runs, which depend on settings and seed alone, must
+# end in other weights.
+CHANGES_WEIGHTS: dict[str, tuple[dict[str, Any], Any, Any]] = {
+    "method": ({}, "mpo", "mpo_rt"),
+    "step_size": (TWO_EPOCHS, 0.1, 10.0),
+    "magnet_strength": ({}, 0.3, 3.0),
+    "magnet_schedule": ({"num_rounds": 2}, "round", "fixed"),
+    "magnet_every": ({}, 1, 3),
+    "magnet_ema_rate": ({"magnet_schedule": "ema"}, 0.1, 0.9),
+    "opponent": ({}, "current", "reference"),
+    "num_opponents": (ROLE, 1, 5),
+    "proximal": (TWO_EPOCHS, "kl", "clip"),
+    "clip_range": ({"proximal": "clip"} | TWO_EPOCHS, 0.01, 0.9),
+    "kl_estimator": ({}, "exact", "sampled"),
+    "inner_epochs": ({"max_steps": 4}, 1, 2),
+    "num_rounds": ({}, 1, 2),
+    "num_generations": ({}, 4, 5),
+    "max_completion_length": ({}, 2, 3),
+    "temperature": ({}, 1.0, 0.5),
+    "top_p": ({}, 1.0, 0.5),
+    "top_k": ({}, 0, 2),
+    "learning_rate": ({}, 1e-2, 2e-2),
+    "lr_scheduler_type": ({}, "constant", "linear"),
+    "per_device_train_batch_size": ({}, 2, 3),
+    "max_prompt_length": ({"prompts": LONG}, 2, 4),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES_WEIGHTS)
+def test_a_setting_changes_what_is_learnt(tmp_path: Path, field: str) -> None:
+    settings, one, other = CHANGES_WEIGHTS[field]
+    ends = []
+    for number, value in enumerate((one, other)):
+        trainer = make_trainer(tmp_path / str(number), **({"max_steps": 4} | settings | {field: value}))
+        trainer.train()
+        ends.append({name: t for name, t in snapshot(trainer).items() if name.startswith("policy.")})
+    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+class Shapes:
+    """Shapes of the token tables that a model reads, with and without gradients."""
+
+    def __init__(self, model: Any) -> None:
+        self.trained: list[tuple[int, ...]] = []
+        self.read: list[tuple[int, ...]] = []
+        model.model.embed_tokens.register_forward_hook(self._see)
+
+    def _see(self, module: Any, inputs: Any, output: torch.Tensor) -> None:
+        (self.trained if torch.is_grad_enabled() else self.read).append(tuple(inputs[0].shape))
+
+
+def shapes(folder: Path, **settings: Any) -> Shapes:
+    model = GAME.model()
+    trainer = make_trainer(folder, model=model, max_steps=1, method="mirror_descent", **settings)
+    seen = Shapes(model)
+    trainer.train()
+    return seen
+
+
+def check_max_responses_per_pass(folder: Path) -> None:
+    assert max(rows for rows, _ in shapes(folder / "all").read) == 8
+    assert max(rows for rows, _ in shapes(folder / "few", max_responses_per_pass=4).read) == 4
+
+
+def check_logprob_layout(folder: Path) -> None:
+    (packed,) = shapes(folder / "packed", logprob_layout="packed").trained
+    (padded,) = shapes(folder / "padded", logprob_layout="padded").trained
+    assert packed[0] == 2 and padded[0] == 8  # rows: prompts, or responses
+    assert shapes(folder / "auto", logprob_layout="auto").trained == [packed]
+
+
+def check_max_tokens_per_pass(folder: Path) -> None:
+    assert len(shapes(folder / "large", max_tokens_per_pass=4096).trained) == 1
+    assert len(shapes(folder / "small", max_tokens_per_pass=8).trained) == 2
+
+
+def check_frozen_roles_on_cpu(folder: Path) -> None:
+    for value in (False, True):
+        assert vars(make_trainer(folder, frozen_roles_on_cpu=value).roles)["_keep_on_cpu"] is value
+    with pytest.raises(ConfigError, match="frozen_roles_on_cpu"):
+        make_trainer(folder, frozen_roles_on_cpu=True, with_lora=True)
+
+
+def check_disable_dropout(folder: Path) -> None:
+    def end(name: str, attention_dropout: float, disable: bool) -> dict[str, torch.Tensor]:
+        model = GAME.model()
+        for layer in model.model.layers:
+            layer.self_attn.attention_dropout = attention_dropout
+        trainer = make_trainer(folder / name, model=model, disable_dropout=disable)
+        trainer.train()
+        return snapshot(trainer)
+
+    without, disabled, dropping = end("a", 0.0, True), end("b", 0.5, True), end("c", 0.5, False)
+    assert all(torch.equal(without[name], disabled[name]) for name in without)
+    assert any(not torch.equal(without[name], dropping[name]) for name in without)
+
+
+def sampled_steps(folder: Path, **settings: Any) -> list[int]:
+    make_trainer(folder, **settings).train()
+    file = folder / "samples.jsonl"
+    return [row["step"] for row in read_lines(file)] if file.exists() else []
+
+
+def check_sample_steps(folder: Path) -> None:
+    assert sampled_steps(folder / "never", sample_steps=0) == []
+    assert sampled_steps(folder / "three", sample_steps=3, num_samples=1) == [1, 3, 6]
+
+
+def check_num_samples(folder: Path) -> None:
+    assert sampled_steps(folder / "one", sample_steps=6, num_samples=1) == [1, 6]
+    assert sampled_steps(folder / "two", sample_steps=6, num_samples=2) == [1, 1, 6, 6]
+
+
+def check_print_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for value in (False, True):
+        make_trainer(folder / str(value), sample_steps=1, print_samples=value).train()
+        printed = capsys.readouterr()
+        assert ("--- step 1: " in printed.out + printed.err) == value
+
+
+def check_eval_responses(folder: Path) -> None:
+    for count in (1, 3):
+        trainer = make_trainer(folder, eval_prompts=PROMPTS[:4], eval_responses=count)
+        assert trainer.play_against_reference().win_prob_BGH.shape == (4, count, count)
+
+
+def check_overwrite_output_dir(folder: Path) -> None:
+    make_trainer(folder, max_steps=2).train()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        make_trainer(folder, max_steps=2).train()
+    make_trainer(folder, max_steps=1, overwrite_output_dir=True).train()
+    assert len(read_lines(folder / "metrics.jsonl")) == 1
+
+
+def check_on_long_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = make_trainer(folder / "drop", prompts=LONG, max_prompt_length=2, on_long_prompt="drop")
+    assert trainer.dropped_prompts == 1
+    assert "dropped 1 prompts longer than max_prompt_length=2 tokens" in capsys.readouterr().out
+    trainer.train()
+    assert json.loads((folder / "drop" / "magnetar_config.json").read_text())["dropped_prompts"] == 1
+    with pytest.raises(DataError, match="4 tokens"):
+        make_trainer(folder, prompts=LONG, max_prompt_length=2, on_long_prompt="error")
+
+
+def check_num_train_epochs(folder: Path) -> None:
+    assert [make_trainer(folder, max_steps=-1, num_train_epochs=n).plan.updates for n in (1, 2)] == [6, 12]
+
+
+def check_logging_steps(folder: Path) -> None:
+    for steps, lines in ((1, 6), (3, 2)):
+        make_trainer(folder / str(steps), logging_steps=steps).train()
+        assert len(read_lines(folder / str(steps) / "metrics.jsonl")) == lines
+
+
+def check_remove_unused_columns(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="remove_unused_columns"):
+        make_config(folder, remove_unused_columns=True)
+
+
+OTHER_CHECKS: dict[str, Callable[..., None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+
+@pytest.mark.parametrize("field", OTHER_CHECKS)
+def test_a_setting_changes_how_the_run_goes(tmp_path: Path, field: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check = OTHER_CHECKS[field]
+    if "capsys" in check.__annotations__:
+        check(tmp_path, capsys)
+    else:
+        check(tmp_path)
+
+
+def test_every_field_is_tested() -> None:
+    assert set(NashConfig.__annotations__) == set(CHANGES_WEIGHTS) | set(OTHER_CHECKS)
