@@ -64,7 +64,7 @@ def test_sampled_gradients_are_unbiased(tmp_path, method):
     standard_error = samples.std(0) / len(samples) ** 0.5
     expected = exact @ directions
     assert ((samples.mean(0) - expected).abs() < 4 * standard_error).all()
-    assert (expected.abs() > 4 * standard_error).any(), "the test must be able to tell the gradient from zero"
+    assert (expected / standard_error).norm() > 20, "the test must be able to tell the gradient from a biased one"
 
 
 def _load(trainer, weights) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from magnetar.errors import JudgeError, MissingDependencyError, unknown_name
 from magnetar.judges.base import Judge
-from magnetar.judges.function import check_temperature, function_judge, import_function
+from magnetar.judges.function import FunctionJudge, check_temperature, function_judge, import_function
 from magnetar.judges.matrix import load_matrix
 from magnetar.judges.wrappers import Symmetrized
 
@@ -226,11 +226,14 @@ def _build_python(spec: JudgeSpec) -> Judge:
 
 def _from_python(function: Callable[..., object], name: str | None, options: Mapping[str, Any]) -> Judge:
     rest = dict(options)
-    symmetrize = rest.pop("symmetrize", False)
+    symmetrize = rest.pop("symmetrize", None)
     for option in rest:
         if option != "temperature":
             raise JudgeError(unknown_name("option of judge 'python'", option, JUDGE_KINDS["python"].options))
     judge = function_judge(function, temperature=rest.get("temperature"), name=name)
+    if symmetrize is None:
+        # A function of pairs may favour the first answer, and nobody would see it; scores cannot.
+        symmetrize = isinstance(judge, FunctionJudge)
     return Symmetrized(judge) if symmetrize else judge
 
 

@@ -55,7 +55,7 @@ def mpo(
         opponent=opponent or Opponent(),
         objective=MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=magnet or EveryNUpdates(magnet_every),
-        converges_to="original equilibrium",
+        converges_to=_limit_of(magnet),
         source="arXiv:2410.16714, Algorithm 1",
     )
 
@@ -97,7 +97,7 @@ def mpo_rt(
         opponent=opponent or Opponent(),
         objective=RewardTransformedPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=magnet or EveryNUpdates(magnet_every),
-        converges_to="original equilibrium",
+        converges_to=_limit_of(magnet),
         source="arXiv:2410.16714, Algorithm 2",
     )
 
@@ -202,6 +202,10 @@ def build_method(name: str, **settings: Any) -> Method:
             known = f"it belongs to {', '.join(owners)}" if owners else f"known: {', '.join(accepted)}"
             raise ConfigError(f"method {name!r} has no setting {key!r}; {known}. Remove it or choose another method")
     return METHODS[name](**given)
+
+
+def _limit_of(magnet: MagnetSchedule | None) -> str:
+    return "regularised equilibrium" if isinstance(magnet, FixedMagnet) else "original equilibrium"
 
 
 def _require_positive_strength(method: str, magnet_strength: float) -> None:

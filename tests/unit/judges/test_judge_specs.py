@@ -126,13 +126,13 @@ def test_a_missing_package_of_the_panel_names_the_extra(monkeypatch):
 
 
 def test_functions_are_judges_by_their_signature():
-    pairs = build_judge(longer_wins)
+    pairs = build_judge(longer_wins, symmetrize=False)
     assert isinstance(pairs, FunctionJudge)
     np.testing.assert_array_equal(pairs.pair_win_prob(["p", "p"], ["aa", "b"], ["b", "cc"]), [1.0, 0.0])
     scores = build_judge(count_letters, temperature=2.0)
     assert isinstance(scores, ScoreFunctionJudge)
     assert scores.pair_win_prob(["p"], ["aaa"], ["b"])[0] == pytest.approx(1 / (1 + np.exp(-1.0)))
-    assert isinstance(build_judge(longer_wins, symmetrize=True), Symmetrized)
+    assert isinstance(build_judge(longer_wins), Symmetrized)
     assert build_judge(pairs) is pairs
 
 
@@ -165,7 +165,11 @@ def test_wrong_answers_of_a_function_name_the_function():
 def test_functions_are_imported_from_the_working_directory(module):
     judge = build_judge(f"python:{module}:pairs")
     assert judge.name == f"python:{module}:pairs"
-    assert judge.pair_win_prob(["p"], ["a"], ["b"])[0] == 0.75
+    # The function always says 0.75 for the first: in both orders, which is no preference at all.
+    assert judge.pair_win_prob(["p"], ["a"], ["b"])[0] == 0.5
+    assert judge.stats()["flip_rate"] == 1.0
+    one_order = build_judge(f"python:{module}:pairs", symmetrize=False)
+    assert one_order.pair_win_prob(["p"], ["a"], ["b"])[0] == 0.75
     win_prob = build_judge({"kind": "python", "function": f"{module}:score", "temperature": 0.5}).group_win_prob(
         ["p"], [["aa", "b"]]
     )
