@@ -48,6 +48,7 @@ def response_logprobs(
     temperature: float,
     layout: LayoutName,
     full: bool = False,
+    entropy: bool = True,
     pad_token_id: int,
 ) -> TokenLogProbs:
     r"""Log-probabilities of responses: `log softmax(logits / temperature)` at every response token.
@@ -59,6 +60,7 @@ def response_logprobs(
         temperature: Divides the logits, above 0.
         layout: "packed" reads each prompt once, if `packing_support` allows; "padded" suits any causal model.
         full: Whether to return the log-probabilities of the whole vocabulary too.
+        entropy: Whether to compute entropies, which cost another walk over the vocabulary; 0 everywhere otherwise.
         pad_token_id: Fills rows up; no result depends on it.
 
     Returns:
@@ -86,7 +88,7 @@ def response_logprobs(
     zeros = torch.zeros(rows.mask_BGT.shape, dtype=logp_n.dtype, device=device)
     return TokenLogProbs(
         logp_BGT=zeros.masked_scatter(rows.mask_BGT, logp_n),
-        entropy_BGT=zeros.masked_scatter(rows.mask_BGT, _entropy(scaled_nv.detach())),
+        entropy_BGT=zeros.masked_scatter(rows.mask_BGT, _entropy(scaled_nv.detach())) if entropy else zeros,
         mask_BGT=rows.mask_BGT,
         full_NV=full_nv,
     )

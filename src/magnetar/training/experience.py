@@ -49,7 +49,13 @@ class PassSettings:
         ]
 
     def run(
-        self, model: nn.Module, prompt_ids: list[list[int]], response_ids: list[list[list[int]]], *, full: bool = False
+        self,
+        model: nn.Module,
+        prompt_ids: list[list[int]],
+        response_ids: list[list[list[int]]],
+        *,
+        full: bool = False,
+        entropy: bool = True,
     ) -> TokenLogProbs:
         """Log-probabilities of responses in one pass; ``full`` keeps the whole next-token distributions."""
         return response_logprobs(
@@ -59,6 +65,7 @@ class PassSettings:
             temperature=self.temperature,
             layout=self.layout,  # type: ignore[arg-type]
             full=full,
+            entropy=entropy,
             pad_token_id=self.pad_token_id,
         )
 
@@ -245,7 +252,10 @@ class Collector:
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
             for part in self.passes.micro_batches(rollouts.prompt_ids, rollouts.response_ids):
                 out = self.passes.run(
-                    model, [rollouts.prompt_ids[b] for b in part], [rollouts.response_ids[b] for b in part]
+                    model,
+                    [rollouts.prompt_ids[b] for b in part],
+                    [rollouts.response_ids[b] for b in part],
+                    entropy=False,
                 )
                 logp = pad(out.logp_BGT, (0, longest - out.logp_BGT.shape[-1])).cpu()
                 if result is None:

@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -247,12 +246,9 @@ def test_a_broken_table_is_one_clear_error_before_any_model(tmp_path: Path, name
         parse_judge_spec(f"matrix:{tmp_path / name}")
 
 
-def test_a_table_is_fast_for_large_groups():
+def test_a_table_answers_a_large_group_without_asking_pair_by_pair(monkeypatch):
     size = 400
     names = [f"response {i}" for i in range(size)]
     judge = MatrixJudge(names, np.full((size, size), 0.5))
-    started = time.perf_counter()
-    win_prob = judge.group_win_prob(["p"] * 8, [names] * 8)
-    # Asking pair by pair would build 640,000 pairs of texts: seconds.
-    assert time.perf_counter() - started < 0.5
-    assert win_prob.shape == (8, size, size)
+    monkeypatch.setattr(MatrixJudge, "_pair_win_prob", None)  # 640,000 pairs of texts would take seconds
+    assert judge.group_win_prob(["p"] * 8, [names] * 8).shape == (8, size, size)
