@@ -171,7 +171,8 @@ def test_prompts_longer_than_the_limit(tmp_path: Path, capsys: pytest.CaptureFix
     prompts = ["rock", "rock paper scissors", "paper", "scissors scissors scissors scissors"]
     trainer = make_trainer(tmp_path, prompts=prompts, max_prompt_length=2, per_device_train_batch_size=1)
     assert trainer.dropped_prompts == 2 and "dropped 2 prompts" in capsys.readouterr().out
-    assert {trainer.train_dataset[i]["prompt"] for i in range(4)} == {"rock", "paper"}
+    stream: Any = trainer.train_dataset
+    assert {stream[i]["prompt"] for i in range(4)} == {"rock", "paper"}
     with pytest.raises(DataError, match=r"row 1 has a prompt of 3 tokens, the limit is 2 \(2 of 4"):
         make_trainer(tmp_path, prompts=prompts, max_prompt_length=2, on_long_prompt="error")
     with pytest.raises(DataError, match="all 2 prompts are longer than 2 tokens"):

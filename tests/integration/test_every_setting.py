@@ -13,7 +13,7 @@ from magnetar.errors import ConfigError, DataError
 from magnetar.training import NashConfig
 
 LONG = [*PROMPTS, "rock paper scissors well"]
-TWO_EPOCHS = {"inner_epochs": 2, "max_steps": 4}
+TWO_EPOCHS: dict[str, Any] = {"inner_epochs": 2, "max_steps": 4}
 ROLE = {"opponent": "reference"}
 
 # field: (settings of both runs, two values); the runs, which depend on settings and seed alone, must
@@ -46,10 +46,11 @@ CHANGES_WEIGHTS: dict[str, tuple[dict[str, Any], Any, Any]] = {
 
 @pytest.mark.parametrize("field", CHANGES_WEIGHTS)
 def test_a_setting_changes_what_is_learnt(tmp_path: Path, field: str) -> None:
-    settings, one, other = CHANGES_WEIGHTS[field]
+    base, one, other = CHANGES_WEIGHTS[field]
     ends = []
     for number, value in enumerate((one, other)):
-        trainer = make_trainer(tmp_path / str(number), **({"max_steps": 4} | settings | {field: value}))
+        settings: dict[str, Any] = {"max_steps": 4} | base | {field: value}
+        trainer = make_trainer(tmp_path / str(number), **settings)
         trainer.train()
         ends.append({name: t for name, t in snapshot(trainer).items() if name.startswith("policy.")})
     assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
@@ -103,7 +104,7 @@ def check_disable_dropout(folder: Path) -> None:
     def end(name: str, attention_dropout: float, disable: bool) -> dict[str, torch.Tensor]:
         model = GAME.model()
         for layer in model.model.layers:
-            layer.self_attn.attention_dropout = attention_dropout
+            vars(layer.self_attn)["attention_dropout"] = attention_dropout
         trainer = make_trainer(folder / name, model=model, disable_dropout=disable)
         trainer.train()
         return snapshot(trainer)

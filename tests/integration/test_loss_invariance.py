@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def float64_model() -> nn.Module:
     norms = [name for name, module in model.named_modules() if type(module).__name__ == "LlamaRMSNorm"]
     for name in norms:
         old = model.get_submodule(name)
-        new = nn.RMSNorm(old.weight.shape[0], eps=1e-6, dtype=torch.float64)
+        new = nn.RMSNorm(GAME.model().config.hidden_size, eps=1e-6, dtype=torch.float64)
         new.load_state_dict(old.state_dict())
         model.set_submodule(name, new)
     assert norms
@@ -78,7 +78,7 @@ class Reversing:
     """The usual engine, its groups in reverse order."""
 
     def __init__(self) -> None:
-        self.engine = TransformersEngine(GAME.tokenizer, SamplingParams(3))
+        self.engine = TransformersEngine(cast(Any, GAME.tokenizer), SamplingParams(3))
 
     def generate(self, *args: Any) -> Rollouts:
         rollouts = self.engine.generate(*args)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import assert_close, assert_identical, make_trainer, read_lines, snapshot
+from tiny_runs import GAME, PROMPTS, assert_close, assert_identical, make_config, make_trainer, read_lines, snapshot
 
 MODES: dict[str, dict[str, Any]] = {
     "activation checkpointing, full": {"activation_checkpointing": True},
@@ -61,7 +61,6 @@ def test_a_run_is_a_function_of_its_seed(tmp_path: Path, with_lora: bool) -> Non
 
 def test_one_process_never_splits_prompts_over_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from datasets import Dataset
-    from tiny_runs import GAME, PROMPTS, make_config
 
     from magnetar.training import NashTrainer
 
@@ -77,3 +76,19 @@ def test_one_process_never_splits_prompts_over_gpus(tmp_path: Path, capsys: pyte
     assert trainer.args.n_gpu == 1
     assert trainer.args.train_batch_size == trainer.plan.prompts_per_update
     assert "accelerate launch" in capsys.readouterr().out
+
+
+def test_every_place_of_the_stream_and_every_role_draws_afresh(tmp_path: Path) -> None:
+    asked: list[tuple[Any, Any]] = []
+
+    class Recorder(type(GAME.judge())):
+        def cross_win_prob(self, prompts: Any, responses: Any, opponents: Any) -> Any:
+            asked.append((responses, opponents))
+            return super().cross_win_prob(prompts, responses, opponents)
+
+    settings: dict[str, Any] = {"opponent": "reference", "num_generations": 16, "max_steps": 2, "learning_rate": 0.0}
+    make_trainer(tmp_path, judge=Recorder(GAME.texts, GAME.game.P), prompts=["rock well"], **settings).train()
+    # One prompt, one policy: groups may differ only because each draws numbers of its own.
+    groups = [tuple(group) for call in asked for side in call for group in side]
+    assert len(groups) == 2 * 2 * 2  # updates × sides × prompts of an update
+    assert len(set(groups)) == len(groups)

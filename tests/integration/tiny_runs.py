@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -77,8 +77,7 @@ def snapshot(trainer: NashTrainer) -> dict[str, Tensor]:
     tensors = {f"policy.{name}": t.detach().clone() for name, t in trainer.roles.current.state_dict().items()}
     for role, state in trainer.roles.state_dict().items():
         tensors |= {f"{role}.{name}": t for name, t in state.items()}
-    assert trainer.optimizer is not None
-    for index, state in trainer.optimizer.state_dict()["state"].items():
+    for index, state in cast(Any, trainer.optimizer).state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t.clone() for name, t in state.items() if isinstance(t, Tensor)}
     return tensors
 

@@ -74,9 +74,7 @@ class StopSignals(TrainerCallback):
             flush=True,
         )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint and the end of training when any process has received a signal."""
         flag = torch.tensor(float(self.received or 0), device=self._accelerator.device)
         if self._accelerator.num_processes > 1:
@@ -87,7 +85,6 @@ class StopSignals(TrainerCallback):
             control.should_training_stop = True
         # A checkpoint between two log lines would lose the metrics of the steps since the first.
         control.should_log = control.should_log or control.should_save
-        return control
 
 
 class RunFilesCallback(TrainerCallback):

@@ -1,5 +1,7 @@
 """Weighted means that add up over micro-batches and processes."""
 
+from typing import cast
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -37,6 +39,6 @@ class MeanMetrics:
         sums = torch.tensor([self._totals.get(name, [0.0, 0.0]) for name in names], dtype=torch.float64)
         sums = sums.to(accelerator.device)
         if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums, reduction="sum")
+            sums = cast(torch.Tensor, accelerator.reduce(sums, reduction="sum"))
         self._totals.clear()
         return {name: float(t / w) for name, (t, w) in zip(names, sums.tolist(), strict=True) if w > 0}

@@ -130,7 +130,7 @@ class NashTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=_rows_as_they_are,
+            data_collator=cast(Any, _rows_as_they_are),
             train_dataset=PromptStream(plan, prompts["prompt"], render_prompts(prompts["prompt"], tokenizer)),
             # `evaluate` plays whole match-ups; transformers only asks that a dataset exists.
             eval_dataset=self.eval_prompts,
@@ -151,7 +151,7 @@ class NashTrainer(Trainer):
     def _make_collector(self, tokenizer: PreTrainedTokenizerBase, engine: RolloutEngine | None) -> Collector:
         args = self.settings
         engine = engine or TransformersEngine(
-            tokenizer,
+            cast(Any, tokenizer),
             SamplingParams(args.max_completion_length, args.temperature, args.top_p, args.top_k),
             max_batch_responses=args.max_responses_per_pass,
         )
@@ -170,7 +170,7 @@ class NashTrainer(Trainer):
             num_opponents=args.num_opponents or args.num_generations,
             seed=args.seed,
             record_behavior=args.inner_epochs > 1,
-            autocast=self.accelerator.autocast,
+            autocast=cast(Any, self.accelerator.autocast),
         )
 
     def _set_up_callbacks(self) -> None:
@@ -186,7 +186,7 @@ class NashTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """The stream is already in order."""
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        return SequentialSampler(cast(Any, train_dataset if train_dataset is not None else self.train_dataset))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: generation dominates, and transformers' estimate does not know of it."""
@@ -490,8 +490,9 @@ class NashTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The norm before clipping, measured even if nothing is clipped; a bad one never reaches the weights."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not math.isfinite(float(norm)):
+        norm = cast(Any, super()._get_grad_norm(model, grad_norm=grad_norm))
+        # With float16 a scaler looks for its scale by trial: it skips a step whose gradient overflowed.
+        if not math.isfinite(float(norm)) and self.accelerator.scaler is None:
             self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1)
         return norm
 
@@ -499,14 +500,14 @@ class NashTrainer(Trainer):
         """Save the last good weights, if this process still has them, and say where the trouble began."""
         step = self.state.global_step
         run_dir = Path(cast(str, self.args.output_dir))
-        self.optimizer.zero_grad()
+        cast(Any, self.optimizer).zero_grad()
         if self.inner_epoch == 0:
             self._experiences = []  # of the update that failed; the checkpoint is of the one before
         if bad_step == 1:
             where = "nothing was saved: it was the first step"
         elif step < bad_step:
             if self._saved_step != step:
-                self._save_checkpoint(self.model, None)
+                self._save_checkpoint(cast(nn.Module, self.model), None)
             where = f"the weights before it are in {run_dir / f'checkpoint-{step}'}"
         else:
             kept = checkpoints.complete_checkpoints(run_dir)
@@ -519,7 +520,9 @@ class NashTrainer(Trainer):
 
     # ---- checkpoints -------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest goes through as it is
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
         """Train; see `transformers.Trainer.train`.
 
         Args:
@@ -540,6 +543,8 @@ class NashTrainer(Trainer):
             folder = _checkpoint_named(run_dir, resume_from_checkpoint)
             state = checkpoints.read_state(folder, self.settings)
             self.magnet_moves = list(state["magnet_moves"])
+            if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
+                self._saved_step = state["step"]
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
             refuse_other_run(run_dir)
