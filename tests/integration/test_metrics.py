@@ -37,9 +37,9 @@ class Policies(TrainerCallback):
         per_response = [-(np.exp(logp) * logp).sum() for logp in self.token_logp[step]]
         return float(self.policy[step] @ per_response) / float(self.policy[step] @ LENGTHS)
 
-    def visited_kl(self, step: int, behavior: int) -> float:
-        """Expected sum of next-token KL(step‖behaviour) over the states that the behaviour policy's responses visit."""
-        pairs = zip(self.token_logp[step], self.token_logp[behavior], strict=True)
+    def visited_kl(self, step: int, other: int, behavior: int) -> float:
+        """Expected sum of next-token KL(step‖other) over the states that the behaviour policy's responses visit."""
+        pairs = zip(self.token_logp[step], self.token_logp[other], strict=True)
         return float(self.policy[behavior] @ [(np.exp(p) * (p - q)).sum() for p, q in pairs])
 
 
@@ -91,7 +91,7 @@ def test_metrics_are_right_when_every_response_is_listed(tmp_path: Path, with_lo
 
 
 @pytest.mark.parametrize("estimator", ["sampled", "exact"])
-def test_kl_to_the_behaviour_policy_is_that_of_the_inner_epoch(tmp_path: Path, estimator: str) -> None:
+def test_kl_to_behaviour_and_magnet_are_those_of_the_inner_epoch(tmp_path: Path, estimator: str) -> None:
     seen = Policies()
     make_trainer(
         tmp_path,
@@ -107,7 +107,10 @@ def test_kl_to_the_behaviour_policy_is_that_of_the_inner_epoch(tmp_path: Path, e
     ).train()
     rows = [row for row in read_lines(tmp_path / "metrics.jsonl") if "loss" in row]
     for step, row in enumerate(rows):
-        assert row["kl_behavior"] == pytest.approx(seen.visited_kl(step, step - step % 2), rel=1e-4, abs=1e-6)
+        behavior = step - step % 2
+        assert row["kl_behavior"] == pytest.approx(seen.visited_kl(step, behavior, behavior), rel=1e-4, abs=1e-6)
+        # Two updates, so that the magnet is where training started; in the first one that is the behaviour policy too.
+        assert row["kl_magnet"] == pytest.approx(seen.visited_kl(step, 0, behavior), rel=1e-4, abs=1e-6)
     assert rows[1]["kl_behavior"] > 1e-4
 
 
