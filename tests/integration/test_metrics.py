@@ -10,6 +10,7 @@ from tiny_runs import GAME, make_trainer, read_lines
 from transformers import TrainerCallback
 
 from magnetar.evaluation.enumerable import PROMPT
+from magnetar.rollout.enumerating import EnumeratingEngine
 
 EVERY_UPDATE = {
     *("payoff_mean", "payoff_std", "cyclic_triples", "kl_magnet", "kl_behavior", "kl_reference", "entropy"),
@@ -23,14 +24,16 @@ CUT = np.array([response[-1] != 0 for response in GAME.responses])
 class Policies(TrainerCallback):
     """What the exact policy is as each step begins: of whole responses, and of the next token at every state."""
 
-    def __init__(self) -> None:
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
         self.policy: list[np.ndarray] = []
         self.token_logp: list[list[np.ndarray]] = []  # for each step and response, shape (T, V)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        policy = GAME.policy(model)
-        self.policy.append(policy / policy.sum())
-        self.token_logp.append([next_token_logp(model, response) for response in GAME.responses])
+        logp = [next_token_logp(model, response, self.temperature) for response in GAME.responses]
+        pairs = zip(logp, GAME.responses, strict=True)
+        self.token_logp.append(logp)
+        self.policy.append(np.exp([p[np.arange(len(y)), y].sum() for p, y in pairs]))
 
     def entropy(self, step: int) -> float:
         """Mean entropy of the next token at the states that responses visit."""
@@ -43,26 +46,28 @@ class Policies(TrainerCallback):
         return float(self.policy[behavior] @ [(np.exp(p) * (p - q)).sum() for p, q in pairs])
 
 
-def next_token_logp(model: Any, response: list[int]) -> np.ndarray:
+def next_token_logp(model: Any, response: list[int], temperature: float) -> np.ndarray:
     prompt = GAME.tokenizer(PROMPT)["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].double()
-    return logits.log_softmax(-1).numpy()
+    return (logits / temperature).log_softmax(-1).numpy()
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> float:
     return float((p * np.log(p / q)).sum())
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("with_lora", [False, True], ids=["full", "lora"])
-def test_metrics_are_right_when_every_response_is_listed(tmp_path: Path, with_lora: bool) -> None:
-    seen = Policies()
+def test_metrics_are_right_when_every_response_is_listed(tmp_path: Path, with_lora: bool, temperature: float) -> None:
+    seen = Policies(temperature)
     trainer = make_trainer(
         tmp_path,
         with_lora=with_lora,
         callbacks=[seen],
         prompts=[PROMPT],
-        rollout_engine=GAME.engine(),
+        rollout_engine=EnumeratingEngine(GAME.tokenizer, GAME.responses, temperature),
+        temperature=temperature,
         num_generations=len(GAME.responses),
         per_device_train_batch_size=1,
         max_steps=5,
