@@ -4,7 +4,8 @@ import gc
 import gzip
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,6 +47,9 @@ class GenerationRequest:
         sampling: Temperature, nucleus and length limits.
         responses_per_prompt: Responses per prompt, at least 1.
         seed: Seed of this player's sampling; two players need different ones (see `play`).
+        first_row: Place of the first prompt in the whole dataset, when this process plays only a share of it: prompt i
+            is sampled as row ``first_row + i · row_step``, so that answers do not depend on the number of processes.
+        row_step: See ``first_row``.
         batch_size: Prompts per forward batch; changes speed and memory only, each prompt has a seed of its own.
         progress: Show a progress bar on standard error.
     """
@@ -53,6 +57,8 @@ class GenerationRequest:
     sampling: SamplingParams
     responses_per_prompt: int = 1
     seed: int = 0
+    first_row: int = 0
+    row_step: int = 1
     batch_size: int = 16
     progress: bool = False
 
@@ -88,7 +94,8 @@ def generate_responses(
         The responses in the order of the prompts.
     """
     rendered = render_prompts(list(prompts), tokenizer)
-    seeds = np.random.SeedSequence(request.seed).generate_state(len(rendered)).tolist()
+    end = request.first_row + len(rendered) * request.row_step
+    seeds = np.random.SeedSequence(request.seed).generate_state(end)[request.first_row :: request.row_step].tolist()
     order = sorted(range(len(rendered)), key=lambda row: -len(rendered[row]))
     engine = TransformersEngine(tokenizer, request.sampling)
     texts: list[list[str]] = [[] for _ in rendered]
@@ -140,16 +147,18 @@ class RolePlayer:
         roles: The trainer's roles.
         role: Which of them plays.
         tokenizer: The trainer's tokenizer.
+        autocast: Context of mixed precision, for generation only: judges compute in their own.
     """
 
     name: str
     roles: Roles
     role: Role
     tokenizer: Any
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def respond(self, prompts: Sequence[Prompt], request: GenerationRequest) -> Responses:
         """Sample from the role."""
-        with self.roles.use(self.role) as model:
+        with self.roles.use(self.role) as model, self.autocast():
             return generate_responses(model, self.tokenizer, prompts, request, label=self.name)
 
 

@@ -4,11 +4,13 @@ A checkpoint folder is complete when it holds `magnetar_state.json`, which is wr
 short and is never resumed from.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from magnetar.errors import CheckpointError
 from magnetar.modeling.roles import Roles
 from magnetar.training.config import NashConfig
 from magnetar.training.experience import Experience
+from magnetar.training.stream import StreamPlan
 
 __all__ = [
     "complete_checkpoints",
@@ -24,6 +27,7 @@ __all__ = [
     "load_experiences",
     "load_roles",
     "mark_incomplete",
+    "played",
     "read_state",
     "remove_all",
     "remove_incomplete",
@@ -54,7 +58,18 @@ FINGERPRINT = (
 
 def fingerprint(args: NashConfig) -> dict[str, Any]:
     """The settings that a resumed run must share with its checkpoint."""
-    return {name: getattr(args, name) for name in FINGERPRINT} | {"prompts_per_update": args.prompts_per_update}
+    method = args.build_method()
+    return {name: getattr(args, name) for name in FINGERPRINT} | {
+        "prompts_per_update": args.prompts_per_update,
+        "magnet schedule": method.magnet.describe(),
+        "objective": repr(method.objective),
+    }
+
+
+def played(plan: StreamPlan, updates: int) -> str:
+    """Digest of the prompts played in the first updates: another dataset or order has another one."""
+    rows = np.ascontiguousarray(plan.rows[: updates * plan.prompts_per_update], dtype=np.int64)
+    return hashlib.sha256(rows.tobytes()).hexdigest()[:16]
 
 
 def write_state(folder: Path, args: NashConfig, counters: dict[str, Any]) -> None:

@@ -197,6 +197,8 @@ class NashConfig(TrainingArguments):
             raise ConfigError(f"top_k is {self.top_k}, expected 0 (all tokens) or more")
 
     def _check_magnet(self) -> None:
+        if self.opponent == "magnet" and self.method == "mirror_descent":
+            raise ConfigError("opponent='magnet', but method 'mirror_descent' has no magnet; use opponent='reference'")
         if "magnet" not in inspect.signature(METHODS[self.method]).parameters:
             for name in ("magnet_schedule", "magnet_every", "magnet_ema_rate"):
                 if getattr(self, name) is not None:

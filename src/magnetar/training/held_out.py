@@ -43,24 +43,29 @@ def play_against_reference(
     request = GenerationRequest(
         SamplingParams(args.max_completion_length, args.temperature, args.top_p, args.top_k),
         responses_per_prompt=args.eval_responses,
-        seed=args.seed + args.process_index,
+        seed=args.seed,
+        first_row=args.process_index,
+        row_step=args.world_size,
         progress=progress and args.process_index == 0,
     )
     tokenizer = trainer.processing_class
     share = None
     if mine:
-        with trainer.accelerator.autocast():
-            share = play(
-                RolePlayer("policy", trainer.roles, "current", tokenizer),
-                RolePlayer("reference", trainer.roles, "reference", tokenizer),
-                [prompts[row] for row in mine],
-                None if categories is None else [categories[row] for row in mine],
-                judge or trainer.judge,
-                request=request,
-            )
+        autocast: Any = trainer.accelerator.autocast
+        share = play(
+            RolePlayer("policy", trainer.roles, "current", tokenizer, autocast),
+            RolePlayer("reference", trainer.roles, "reference", tokenizer, autocast),
+            [prompts[row] for row in mine],
+            None if categories is None else [categories[row] for row in mine],
+            judge or trainer.judge,
+            request=request,
+        )
     if args.world_size == 1:
         return share
-    return _merge([part for part in gather_object([share]) if part is not None])
+    merged = _merge([part for part in gather_object([share]) if part is not None])
+    # Shares come process by process; the dataset's order is that of one process.
+    rows = np.concatenate([np.arange(rank, len(prompts), args.world_size) for rank in range(args.world_size)])
+    return merged.select(np.argsort(rows).tolist())
 
 
 def _merge(parts: list[Matchup]) -> Matchup:

@@ -92,12 +92,19 @@ class NashTrainer(Trainer):
         prompts = load_prompts(train_dataset)
         self.eval_prompts = load_prompts(eval_dataset) if eval_dataset is not None else None
         model, tokenizer = _model_and_tokenizer(model, processing_class)
+        if self.eval_prompts is not None:
+            self.eval_prompts, _ = limit_prompt_length(self.eval_prompts, tokenizer, args.max_prompt_length, "drop")
         prompts, self.dropped_prompts = limit_prompt_length(
             prompts,
             tokenizer,
             args.max_prompt_length,
             args.on_long_prompt,  # type: ignore[arg-type]
         )
+        if args.inner_epochs == 1 and args.step_size is not None and args.process_index == 0:
+            print(
+                f"note: step_size={args.step_size:g} has no effect with inner_epochs=1: on its first step a batch's "
+                "policy is still the one that sampled it, and the proximal term has no gradient there"
+            )
         if self.dropped_prompts and args.process_index == 0:
             print(
                 f"dropped {self.dropped_prompts} prompts longer than max_prompt_length={args.max_prompt_length} tokens"
@@ -138,6 +145,16 @@ class NashTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ConfigError(
+                "FSDP and DeepSpeed shard the weights, and magnet moves and checkpoints of roles are not written for "
+                "shards yet; launch with plain data parallelism (accelerate launch --multi_gpu), with LoRA to save memory"
+            )
+        generation = getattr(self.roles.current, "generation_config", None)
+        if generation is not None:
+            # The policy is the model at this temperature: whoever loads it should sample it so.
+            generation.do_sample, generation.temperature = True, args.temperature
+            generation.top_p, generation.top_k = args.top_p, args.top_k
         self.model_accepts_loss_kwargs = False  # the objective's loss is a mean over prompts, not over tokens
         self._metrics = MeanMetrics()
         self._experiences: list[Experience] = []
@@ -443,6 +460,7 @@ class NashTrainer(Trainer):
         if eval_dataset is not None and eval_dataset is not self.eval_prompts:
             self.eval_prompts = load_prompts(eval_dataset)
         summary = summarize(self.play_against_reference())
+        self.judge.stats()  # its counts of this match-up are not those of the next update
         values = {
             "win_rate": summary.win_rate.value,
             "win_rate_low": summary.win_rate.low,
@@ -542,6 +560,12 @@ class NashTrainer(Trainer):
         if resume_from_checkpoint:
             folder = _checkpoint_named(run_dir, resume_from_checkpoint)
             state = checkpoints.read_state(folder, self.settings)
+            if state["played"] != checkpoints.played(self.plan, state["update"]):
+                raise CheckpointError(
+                    f"{folder} was written after playing other prompts than this run would have played by update "
+                    f"{state['update']}; resume with the same dataset, num_train_epochs and max_steps, or start a new "
+                    "run in another output_dir"
+                )
             self.magnet_moves = list(state["magnet_moves"])
             if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
                 self._saved_step = state["step"]
@@ -580,6 +604,7 @@ class NashTrainer(Trainer):
                     "step": self.state.global_step,
                     "update": self.state.global_step // self.plan.inner_epochs,
                     "magnet_moves": self.magnet_moves,
+                    "played": checkpoints.played(self.plan, self.state.global_step // self.plan.inner_epochs),
                 }
                 checkpoints.write_state(folder, self.settings, counters)
             self._saved_step = self.state.global_step
@@ -612,6 +637,9 @@ class NashTrainer(Trainer):
         Path(folder).mkdir(parents=True, exist_ok=True)
         adapters = list(self.model.active_adapters)
         self.model.save_pretrained(folder, state_dict=state_dict, selected_adapters=adapters)
+        generation = getattr(self.roles.current, "generation_config", None)
+        if generation is not None:
+            generation.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)  # type: ignore[union-attr]
         return None

@@ -1,6 +1,5 @@
 """The embedded panel: tricks lose, kind and on-topic answers win, and its majority runs in circles."""
 
-
 import numpy as np
 import pytest
 
