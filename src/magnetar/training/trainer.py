@@ -148,7 +148,7 @@ class NashTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ConfigError(
                 "FSDP and DeepSpeed shard the weights, and magnet moves and checkpoints of roles are not written for "
-                "shards yet; launch with plain data parallelism (accelerate launch --multi_gpu), with LoRA to save memory"
+                "shards yet; launch with data parallelism (accelerate launch --multi_gpu), with LoRA to save memory"
             )
         generation = getattr(self.roles.current, "generation_config", None)
         if generation is not None:
