@@ -49,7 +49,8 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
 
     from magnetar.judges import build_judge
     from magnetar.modeling.loading import load_policy
-    from magnetar.training.trainer import NashTrainer, refuse_other_run
+    from magnetar.training.resumable import refuse_other_run
+    from magnetar.training.trainer import NashTrainer
 
     if resume is None and not args.overwrite_output_dir:
         refuse_other_run(folder)

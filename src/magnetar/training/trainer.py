@@ -8,42 +8,39 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, cast
 
-import safetensors
 import torch
 from datasets import Dataset
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.data import limit_prompt_length, load_prompts, render_prompts
-from magnetar.errors import CheckpointError, ConfigError, ModelError, NonFiniteLossError
+from magnetar.errors import CheckpointError, ConfigError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge
 from magnetar.methods import MagnetClock
-from magnetar.modeling.loading import ensure_pad_token, load_policy
-from magnetar.modeling.logprobs import exact_kl, packing_support
+from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
-from magnetar.training import checkpoints
-from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals, TrainingInterrupted
+from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
 from magnetar.training.config import NashConfig
 from magnetar.training.experience import Collector, Experience, PassSettings
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
+from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
+from magnetar.training.resumable import ResumableTrainer
 from magnetar.training.stream import PromptStream, plan_stream
 from magnetar.types import RolloutBatch
 
 __all__ = ["NashTrainer"]
 
 
-class NashTrainer(Trainer):
+class NashTrainer(ResumableTrainer):
     """Train a language model towards the Nash equilibrium of a preference game by self-play.
 
     Args:
@@ -91,7 +88,7 @@ class NashTrainer(Trainer):
         self.judge = build_judge(judge)
         prompts = load_prompts(train_dataset)
         self.eval_prompts = load_prompts(eval_dataset) if eval_dataset is not None else None
-        model, tokenizer = _model_and_tokenizer(model, processing_class)
+        model, tokenizer = model_and_tokenizer(model, processing_class)
         if self.eval_prompts is not None:
             self.eval_prompts, _ = limit_prompt_length(self.eval_prompts, tokenizer, args.max_prompt_length, "drop")
         prompts, self.dropped_prompts = limit_prompt_length(
@@ -126,7 +123,7 @@ class NashTrainer(Trainer):
         self.magnet_moves: list[int] = []
 
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
-        model = _prepare_model(model, peft_config, args)
+        model = prepare_model(model, peft_config, args)
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.objective.needs_magnet:
             self.roles.add("magnet")
@@ -179,7 +176,7 @@ class NashTrainer(Trainer):
             method=self.method,
             passes=PassSettings(
                 args.temperature,
-                _choose_layout(args.logprob_layout, self.roles.current, args.process_index),
+                choose_layout(args.logprob_layout, self.roles.current, args.process_index),
                 args.max_tokens_per_pass,
                 cast(int, tokenizer.pad_token_id),
             ),
@@ -210,11 +207,6 @@ class NashTrainer(Trainer):
         return 0
 
     @property
-    def settings(self) -> NashConfig:
-        """The settings, by their own type."""
-        return cast(NashConfig, self.args)
-
-    @property
     def passes(self) -> PassSettings:
         """How log-probability passes run."""
         return self._collector.passes
@@ -242,16 +234,6 @@ class NashTrainer(Trainer):
         }
 
     # ---- one step ----------------------------------------------------------------------------------------------
-
-    @property
-    def update(self) -> int:
-        """Number (from 1) of the update that is under way or, between steps, comes next."""
-        return self.state.global_step // self.plan.inner_epochs + 1
-
-    @property
-    def inner_epoch(self) -> int:
-        """Inner epoch (from 0) of the optimiser step that is under way or comes next."""
-        return self.state.global_step % self.plan.inner_epochs
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Collect (or reuse) the experience of these prompts and accumulate its gradient, pass by pass."""
@@ -493,157 +475,6 @@ class NashTrainer(Trainer):
             if rate == 1.0:
                 self.magnet_moves.append(update)
 
-    # ---- failures ----------------------------------------------------------------------------------------------
-
-    def _weights_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.roles.current.parameters() if p.requires_grad)
-
-    def _check_finite(self, finite: bool, what: str, positions: list[int], *, stepped: bool = False) -> None:
-        bad = torch.tensor(float(not finite), device=self.accelerator.device)
-        if self.accelerator.num_processes > 1:  # all stop together, since they save together
-            bad = cast(Tensor, self.accelerator.reduce(bad, reduction="sum"))
-        if float(bad) > 0:
-            where = f" (on this process: prompts at stream positions {positions})" if positions else ""
-            self._stop_not_finite(what + where, self.state.global_step + (not stepped))
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm before clipping, measured even if nothing is clipped; a bad one never reaches the weights."""
-        norm = cast(Any, super()._get_grad_norm(model, grad_norm=grad_norm))
-        # With float16 a scaler looks for its scale by trial: it skips a step whose gradient overflowed.
-        if not math.isfinite(float(norm)) and self.accelerator.scaler is None:
-            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1)
-        return norm
-
-    def _stop_not_finite(self, what: str, bad_step: int) -> None:
-        """Save the last good weights, if this process still has them, and say where the trouble began."""
-        step = self.state.global_step
-        run_dir = Path(cast(str, self.args.output_dir))
-        cast(Any, self.optimizer).zero_grad()
-        if self.inner_epoch == 0:
-            self._experiences = []  # of the update that failed; the checkpoint is of the one before
-        if bad_step == 1:
-            where = "nothing was saved: it was the first step"
-        elif step < bad_step:
-            if self._saved_step != step:
-                self._save_checkpoint(cast(nn.Module, self.model), None)
-            where = f"the weights before it are in {run_dir / f'checkpoint-{step}'}"
-        else:
-            kept = checkpoints.complete_checkpoints(run_dir)
-            where = f"they were not saved; the newest checkpoint is {kept[-1] if kept else 'none'}"
-        update = (bad_step - 1) // self.plan.inner_epochs + 1
-        raise NonFiniteLossError(
-            f"update {update}, optimiser step {bad_step}: {what}; {where}. Lower learning_rate or step_size, raise "
-            "magnet_strength, or train in float32 (bf16=False)"
-        )
-
-    # ---- checkpoints -------------------------------------------------------------------------------------------
-
-    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest goes through as it is
-        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
-    ) -> Any:
-        """Train; see `transformers.Trainer.train`.
-
-        Args:
-            resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
-            **kwargs: Passed on.
-
-        Returns:
-            The result of `transformers.Trainer.train`.
-
-        Raises:
-            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
-            ConfigError: The output folder holds another run.
-            NonFiniteLossError: The loss or its gradient is infinite or NaN.
-            TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.
-        """
-        run_dir = Path(cast(str, self.args.output_dir))
-        if resume_from_checkpoint:
-            folder = _checkpoint_named(run_dir, resume_from_checkpoint)
-            state = checkpoints.read_state(folder, self.settings)
-            if state["played"] != checkpoints.played(self.plan, state["update"]):
-                raise CheckpointError(
-                    f"{folder} was written after playing other prompts than this run would have played by update "
-                    f"{state['update']}; resume with the same dataset, num_train_epochs and max_steps, or start a new "
-                    "run in another output_dir"
-                )
-            self.magnet_moves = list(state["magnet_moves"])
-            if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
-                self._saved_step = state["step"]
-            resume_from_checkpoint = str(folder)
-        elif not self.settings.overwrite_output_dir:
-            refuse_other_run(run_dir)
-        elif self.args.should_save:
-            checkpoints.remove_all(run_dir)
-        with self.signals.installed():
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
-        if self.signals.received is not None and self.state.global_step < self.state.max_steps:
-            raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
-        return result
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
-        checkpoints.load_roles(folder, self.roles)
-        self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save everything, mark the checkpoint as complete, and only then remove older ones."""
-        run_dir = Path(cast(str, self.args.output_dir))
-        folder = run_dir / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            checkpoints.mark_incomplete(folder)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-            checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
-            if self.args.should_save:
-                checkpoints.save_roles(folder, self.roles)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                counters = {
-                    "step": self.state.global_step,
-                    "update": self.state.global_step // self.plan.inner_epochs,
-                    "magnet_moves": self.magnet_moves,
-                    "played": checkpoints.played(self.plan, self.state.global_step // self.plan.inner_epochs),
-                }
-                checkpoints.write_state(folder, self.settings, counters)
-            self._saved_step = self.state.global_step
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            self._give_up_saving(folder, error)
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
-            )
-
-    def _give_up_saving(self, folder: Path, error: Exception) -> None:
-        checkpoints.remove_incomplete(folder)
-        survivors = checkpoints.complete_checkpoints(folder.parent)
-        kept = f"the newest complete checkpoint is {survivors[-1]}" if survivors else "no earlier checkpoint exists"
-        raise CheckpointError(
-            f"saving {folder} failed ({error}); {kept}. Free disk space or choose another output_dir, then resume with "
-            "resume_from_checkpoint"
-        ) from error
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the policy alone: the other roles are not part of the result (checkpoints keep them apart)."""
-        if not isinstance(self.model, PeftModel):
-            return super()._save(output_dir, state_dict)
-        if not self.args.should_save:
-            return None
-        folder = cast(str, output_dir if output_dir is not None else self.args.output_dir)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        adapters = list(self.model.active_adapters)
-        self.model.save_pretrained(folder, state_dict=state_dict, selected_adapters=adapters)
-        generation = getattr(self.roles.current, "generation_config", None)
-        if generation is not None:
-            generation.save_pretrained(folder)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)  # type: ignore[union-attr]
-        return None
-
 
 class _MagnetCallback(TrainerCallback):
     """Tells the trainer that an optimiser step is over, before anything is logged or saved."""
@@ -658,61 +489,3 @@ class _MagnetCallback(TrainerCallback):
 def _rows_as_they_are(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows stay a list: lengths differ, and the passes do their own padding."""
     return list(rows)
-
-
-def _checkpoint_named(run_dir: Path, resume: str | bool) -> Path:
-    """The checkpoint that ``resume`` names: True is the newest complete one of the run."""
-    return checkpoints.latest_checkpoint(run_dir) if resume is True else Path(str(resume))
-
-
-def refuse_other_run(run_dir: Path) -> None:
-    for name in ("metrics.jsonl", "magnetar_config.json"):
-        if (run_dir / name).exists():
-            raise ConfigError(
-                f"output_dir {run_dir} already holds a run ({name}); continue it with resume_from_checkpoint, choose "
-                "another output_dir, or set overwrite_output_dir to replace it"
-            )
-
-
-def _model_and_tokenizer(
-    model: str | PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    if isinstance(model, str):
-        model, loaded = load_policy(model)
-        tokenizer = tokenizer or loaded
-    if tokenizer is None:
-        raise ModelError("processing_class is None, expected the model's tokenizer (give one, or name the model by id)")
-    ensure_pad_token(tokenizer)
-    return model, tokenizer
-
-
-def _prepare_model(
-    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: NashConfig
-) -> PreTrainedModel | PeftModel:
-    if peft_config is not None:
-        if isinstance(model, PeftModel):
-            raise ModelError("the model already has an adapter; train it as it is (peft_config=None) or merge it first")
-        model = cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), peft_config))
-    if isinstance(model, PeftModel) and args.frozen_roles_on_cpu:
-        raise ConfigError("frozen_roles_on_cpu is set, but adapters share one base model and take no room; remove it")
-    if args.disable_dropout:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            # Attention drops by a number of its own, not by a module: `attention_dropout` in most models.
-            for name in [n for n, v in vars(module).items() if "dropout" in n and isinstance(v, float)]:
-                setattr(module, name, 0.0)
-    return model
-
-
-def _choose_layout(layout: str, model: nn.Module, process_index: int) -> str:
-    if layout == "padded":
-        return layout
-    reason = packing_support(model)
-    if reason is None:
-        return "packed"
-    if layout == "packed":
-        raise ConfigError(f"logprob_layout='packed' cannot work here: {reason}; use 'auto' or 'padded'")
-    if process_index == 0:
-        print(f"log-probability passes use padded rows, which are slower than packed groups: {reason}")
-    return "padded"

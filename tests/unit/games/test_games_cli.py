@@ -92,7 +92,7 @@ def test_plot_writes_a_picture(capsys: Capture, tmp_path: Path, suffix: str) -> 
         ("--method mpoo", "unknown method 'mpoo'; did you mean 'mpo'?"),
         ("--method mmd --magnet_every 3", "method 'mmd' has no setting 'magnet_every'"),
         ("--game rps --actions 4", "game 'rps' has no setting 'actions'"),
-        ("--step_size 0", "step_size is 0.0, expected a positive number"),
+        ("--step_size 0", "step_size is 0.0, expected a positive, finite number"),
         ("--updates -3", "updates is -3, expected at least 0"),
         ("--initial middling", "--initial is 'middling', expected uniform, skewed or a file"),
         ("--initial nowhere.json", "nowhere.json: no such file"),

@@ -1,0 +1,61 @@
+"""Getting a model ready to be trained: tokenizer, adapter, dropout, and the layout of its passes."""
+
+from typing import cast
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from magnetar.errors import ConfigError, ModelError
+from magnetar.modeling.loading import ensure_pad_token, load_policy
+from magnetar.modeling.logprobs import packing_support
+from magnetar.training.config import NashConfig
+
+__all__ = ["choose_layout", "model_and_tokenizer", "prepare_model"]
+
+
+def model_and_tokenizer(
+    model: str | PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Load what is only named, and make sure that there is a pad token."""
+    if isinstance(model, str):
+        model, loaded = load_policy(model)
+        tokenizer = tokenizer or loaded
+    if tokenizer is None:
+        raise ModelError("processing_class is None, expected the model's tokenizer (give one, or name the model by id)")
+    ensure_pad_token(tokenizer)
+    return model, tokenizer
+
+
+def prepare_model(
+    model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: NashConfig
+) -> PreTrainedModel | PeftModel:
+    """Attach the adapter and switch dropout off, as the settings say."""
+    if peft_config is not None:
+        if isinstance(model, PeftModel):
+            raise ModelError("the model already has an adapter; train it as it is (peft_config=None) or merge it first")
+        model = cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), peft_config))
+    if isinstance(model, PeftModel) and args.frozen_roles_on_cpu:
+        raise ConfigError("frozen_roles_on_cpu is set, but adapters share one base model and take no room; remove it")
+    if args.disable_dropout:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            # Attention drops by a number of its own, not by a module: `attention_dropout` in most models.
+            for name in [n for n, v in vars(module).items() if "dropout" in n and isinstance(v, float)]:
+                setattr(module, name, 0.0)
+    return model
+
+
+def choose_layout(layout: str, model: nn.Module, process_index: int) -> str:
+    """The layout that ``auto`` stands for, with the reason when it is not the fast one."""
+    if layout == "padded":
+        return layout
+    reason = packing_support(model)
+    if reason is None:
+        return "packed"
+    if layout == "packed":
+        raise ConfigError(f"logprob_layout='packed' cannot work here: {reason}; use 'auto' or 'padded'")
+    if process_index == 0:
+        print(f"log-probability passes use padded rows, which are slower than packed groups: {reason}")
+    return "padded"

@@ -1,0 +1,219 @@
+"""The part of the trainer that saves, resumes and stops: everything that keeps a run from being lost."""
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from magnetar.errors import CheckpointError, ConfigError, NonFiniteLossError
+from magnetar.modeling.roles import Roles
+from magnetar.training import checkpoints
+from magnetar.training.callbacks import StopSignals, TrainingInterrupted
+from magnetar.training.config import NashConfig
+from magnetar.training.experience import Experience
+from magnetar.training.stream import StreamPlan
+
+__all__ = ["ResumableTrainer", "refuse_other_run"]
+
+
+class ResumableTrainer(Trainer):
+    """Checkpoints that hold every role, resumption from any step, and a stop before bad weights are kept.
+
+    It computes nothing of the method; `NashTrainer` sets the attributes below and does the rest.
+    """
+
+    roles: Roles
+    plan: StreamPlan
+    signals: StopSignals
+    magnet_moves: list[int]
+    _experiences: list[Experience]
+    _saved_step: int
+
+    @property
+    def settings(self) -> NashConfig:
+        """The settings, by their own type."""
+        return cast(NashConfig, self.args)
+
+    @property
+    def update(self) -> int:
+        """Number (from 1) of the update that is under way or, between steps, comes next."""
+        return self.state.global_step // self.plan.inner_epochs + 1
+
+    @property
+    def inner_epoch(self) -> int:
+        """Inner epoch (from 0) of the optimiser step that is under way or comes next."""
+        return self.state.global_step % self.plan.inner_epochs
+
+    def _weights_finite(self) -> bool:
+        return all(bool(torch.isfinite(p).all()) for p in self.roles.current.parameters() if p.requires_grad)
+
+    def _check_finite(self, finite: bool, what: str, positions: list[int], *, stepped: bool = False) -> None:
+        bad = torch.tensor(float(not finite), device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:  # all stop together, since they save together
+            bad = cast(Tensor, self.accelerator.reduce(bad, reduction="sum"))
+        if float(bad) > 0:
+            where = f" (on this process: prompts at stream positions {positions})" if positions else ""
+            self._stop_not_finite(what + where, self.state.global_step + (not stepped))
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm before clipping, measured even if nothing is clipped; a bad one never reaches the weights."""
+        norm = cast(Any, super()._get_grad_norm(model, grad_norm=grad_norm))
+        # With float16 a scaler looks for its scale by trial: it skips a step whose gradient overflowed.
+        if not math.isfinite(float(norm)) and self.accelerator.scaler is None:
+            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1)
+        return norm
+
+    def _stop_not_finite(self, what: str, bad_step: int) -> None:
+        """Save the last good weights, if this process still has them, and say where the trouble began."""
+        step = self.state.global_step
+        run_dir = Path(cast(str, self.args.output_dir))
+        cast(Any, self.optimizer).zero_grad()
+        if self.inner_epoch == 0:
+            self._experiences = []  # of the update that failed; the checkpoint is of the one before
+        if bad_step == 1:
+            where = "nothing was saved: it was the first step"
+        elif step < bad_step:
+            if self._saved_step != step:
+                self._save_checkpoint(cast(nn.Module, self.model), None)
+            where = f"the weights before it are in {run_dir / f'checkpoint-{step}'}"
+        else:
+            kept = checkpoints.complete_checkpoints(run_dir)
+            where = f"they were not saved; the newest checkpoint is {kept[-1] if kept else 'none'}"
+        update = (bad_step - 1) // self.plan.inner_epochs + 1
+        raise NonFiniteLossError(
+            f"update {update}, optimiser step {bad_step}: {what}; {where}. Lower learning_rate or step_size, raise "
+            "magnet_strength, or train in float32 (bf16=False)"
+        )
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------
+
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest goes through as it is
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Train; see `transformers.Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
+            **kwargs: Passed on.
+
+        Returns:
+            The result of `transformers.Trainer.train`.
+
+        Raises:
+            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
+            ConfigError: The output folder holds another run.
+            NonFiniteLossError: The loss or its gradient is infinite or NaN.
+            TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.
+        """
+        run_dir = Path(cast(str, self.args.output_dir))
+        if resume_from_checkpoint:
+            folder = _checkpoint_named(run_dir, resume_from_checkpoint)
+            state = checkpoints.read_state(folder, self.settings)
+            if state["played"] != checkpoints.played(self.plan, state["update"]):
+                raise CheckpointError(
+                    f"{folder} was written after playing other prompts than this run would have played by update "
+                    f"{state['update']}; resume with the same dataset, num_train_epochs and max_steps, or start a new "
+                    "run in another output_dir"
+                )
+            self.magnet_moves = list(state["magnet_moves"])
+            if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
+                self._saved_step = state["step"]
+            resume_from_checkpoint = str(folder)
+        elif not self.settings.overwrite_output_dir:
+            refuse_other_run(run_dir)
+        elif self.args.should_save:
+            checkpoints.remove_all(run_dir)
+        with self.signals.installed():
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        if self.signals.received is not None and self.state.global_step < self.state.max_steps:
+            raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
+        return result
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        checkpoints.load_roles(folder, self.roles)
+        self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save everything, mark the checkpoint as complete, and only then remove older ones."""
+        run_dir = Path(cast(str, self.args.output_dir))
+        folder = run_dir / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.mark_incomplete(folder)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+            checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
+            if self.args.should_save:
+                checkpoints.save_roles(folder, self.roles)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                counters = {
+                    "step": self.state.global_step,
+                    "update": self.state.global_step // self.plan.inner_epochs,
+                    "magnet_moves": self.magnet_moves,
+                    "played": checkpoints.played(self.plan, self.state.global_step // self.plan.inner_epochs),
+                }
+                checkpoints.write_state(folder, self.settings, counters)
+            self._saved_step = self.state.global_step
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            self._give_up_saving(folder, error)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(
+                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
+            )
+
+    def _give_up_saving(self, folder: Path, error: Exception) -> None:
+        checkpoints.remove_incomplete(folder)
+        survivors = checkpoints.complete_checkpoints(folder.parent)
+        kept = f"the newest complete checkpoint is {survivors[-1]}" if survivors else "no earlier checkpoint exists"
+        raise CheckpointError(
+            f"saving {folder} failed ({error}); {kept}. Free disk space or choose another output_dir, then resume with "
+            "resume_from_checkpoint"
+        ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the policy alone: the other roles are not part of the result (checkpoints keep them apart)."""
+        if not isinstance(self.model, PeftModel):
+            return super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return None
+        folder = cast(str, output_dir if output_dir is not None else self.args.output_dir)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        adapters = list(self.model.active_adapters)
+        self.model.save_pretrained(folder, state_dict=state_dict, selected_adapters=adapters)
+        generation = getattr(self.roles.current, "generation_config", None)
+        if generation is not None:
+            generation.save_pretrained(folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)  # type: ignore[union-attr]
+        return None
+
+
+def _checkpoint_named(run_dir: Path, resume: str | bool) -> Path:
+    """The checkpoint that ``resume`` names: True is the newest complete one of the run."""
+    return checkpoints.latest_checkpoint(run_dir) if resume is True else Path(str(resume))
+
+
+def refuse_other_run(run_dir: Path) -> None:
+    """Refuse an output folder that holds a run.
+
+    Raises:
+        ConfigError: It does.
+    """
+    for name in ("metrics.jsonl", "magnetar_config.json"):
+        if (run_dir / name).exists():
+            raise ConfigError(
+                f"output_dir {run_dir} already holds a run ({name}); continue it with resume_from_checkpoint, choose "
+                "another output_dir, or set overwrite_output_dir to replace it"
+            )
