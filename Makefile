@@ -25,11 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## align the embedded model on the embedded prompts and report (under ten minutes on two CPU cores)
 	$(BIN)/magnetar demo --output_dir runs/demo --overwrite_output_dir
 
+# The models of the tests are tiny: a second thread would only wait for the first.
 test: $(STAMP) ## the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(STAMP) ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## style, format and import rules
 	$(BIN)/ruff check .
