@@ -105,6 +105,9 @@ class NashConfig(TrainingArguments):
         self._check_combinations()
         self.build_method()
         self._check_ineffective()
+        if self.ddp_find_unused_parameters is None:
+            # Every trained weight takes part in every pass; looking for idle ones costs a walk over the graph.
+            self.ddp_find_unused_parameters = False
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # pinning is for accelerators; without one it only warns
 
