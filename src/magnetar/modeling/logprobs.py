@@ -1,8 +1,7 @@
 """Log-probabilities of response tokens, with logits computed only where a response token is predicted."""
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from magnetar.errors import ModelError
+from magnetar.modeling.modes import eval_mode
 from magnetar.modeling.packing import LayoutName, TokenLayout, block_masks, lay_out, split_micro_batches
 
 __all__ = ["TokenLogProbs", "exact_kl", "packing_support", "response_logprobs", "split_micro_batches"]
@@ -140,7 +140,7 @@ def packing_support(model: nn.Module) -> str | None:
     probe = ([[3, 11, 7, 5], [9]], [[[2, 13, 6], [4]], [[8, 1], [1, 12]]])
     prompts = [[token % vocabulary for token in prompt] for prompt in probe[0]]
     responses = [[[token % vocabulary for token in response] for response in group] for group in probe[1]]
-    with _eval_mode(inner):
+    with eval_mode(inner):
         expected = response_logprobs(inner, prompts, responses, temperature=1.0, layout="padded", pad_token_id=0)
         try:
             packed = response_logprobs(inner, prompts, responses, temperature=1.0, layout="packed", pad_token_id=0)
@@ -240,17 +240,6 @@ def _entropy(logits_nv: Tensor) -> Tensor:
         logp = chunk.log_softmax(-1)
         parts.append(-(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1))
     return torch.cat(parts)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _base(inner: nn.Module) -> Any:

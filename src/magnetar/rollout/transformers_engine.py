@@ -6,8 +6,7 @@ that have ended leave the batch, and each token is decided by a number that belo
 
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -17,6 +16,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, ModelError
+from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.base import Rollouts, SamplingParams
 from magnetar.rollout.sampling import draw_tokens, draw_uniforms
 
@@ -95,7 +95,7 @@ class TransformersEngine:
         responses: list[list[list[int]]] = [[] for _ in order]
         logp: list[list[list[float]]] = [[] for _ in order]
         eos = self._end_tokens(inner)
-        with _eval_mode(inner):
+        with eval_mode(inner):
             for start in range(0, len(order), at_once):
                 part = order[start : start + at_once]
                 tokens, values = self._generate_part(
@@ -253,18 +253,6 @@ class _Decoding:
         if self.cache is None:
             raise ModelError(f"{type(self.model).__name__} returned no key-value cache; enable config.use_cache")
         self.logits = outputs.logits[:, -1]
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, which also turns gradient checkpointing off; afterwards each module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:
