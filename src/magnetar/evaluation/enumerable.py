@@ -88,7 +88,7 @@ class EnumerableGame:
         game = PreferenceGame(cyclic_style_matrix(texts, seed))
         return cls(tokenizer, responses, texts, game, max_new_tokens)
 
-    def model(self, seed: int = 0, *, skew: float = 2.0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    def model(self, seed: int = 0, *, skew: float = 1.0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
         """A randomly initialised two-layer transformer of width 32.
 
         Args:
