@@ -17,6 +17,7 @@ from magnetar.types import Prompt
 __all__ = ["Judge", "ScalarJudge", "bradley_terry", "validate_scores", "validate_win_prob"]
 
 FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.intp]
 Groups = Sequence[Sequence[str]]
 SYMMETRY_TOLERANCE = 1e-6
 """How far P + Pᵀ may be from 1: a judge may compute in float32."""
@@ -131,10 +132,7 @@ class Judge(ABC):
         """Ask about i < j once and fill in the other half with 1 − P."""
         rows, columns = np.triu_indices(len(responses[0]), k=1)
         answer = self._ask(prompts, responses, responses, rows.tolist(), columns.tolist())
-        win_prob = np.full((len(prompts), len(responses[0]), len(responses[0])), 0.5)
-        win_prob[:, rows, columns] = answer
-        win_prob[:, columns, rows] = 1.0 - answer
-        return win_prob
+        return fill_group(answer, rows, columns)
 
     def _cross_win_prob(self, prompts: Sequence[Prompt], responses: Groups, opponents: Groups) -> FloatArray:
         """Ask about all G × H pairs."""
@@ -224,10 +222,7 @@ class ScalarJudge(Judge):
         scores_BG = self._group_scores(prompts, responses)
         rows, columns = np.triu_indices(scores_BG.shape[1], k=1)
         upper = bradley_terry(scores_BG[:, rows], scores_BG[:, columns], self.temperature)
-        win_prob = np.full((*scores_BG.shape, scores_BG.shape[1]), 0.5)
-        win_prob[:, rows, columns] = upper
-        win_prob[:, columns, rows] = 1.0 - upper
-        return win_prob
+        return fill_group(upper, rows, columns)
 
     def _cross_win_prob(self, prompts: Sequence[Prompt], responses: Groups, opponents: Groups) -> FloatArray:
         both = self._group_scores(
@@ -235,6 +230,24 @@ class ScalarJudge(Judge):
         )
         size = len(responses[0])
         return bradley_terry(both[:, :size, None], both[:, None, size:], self.temperature)
+
+
+def fill_group(upper: FloatArray, rows: IndexArray, columns: IndexArray) -> FloatArray:
+    """The whole matrix of a group from the pairs i < j: ``P[j, i] = 1 − P[i, j]``, 1/2 on the diagonal.
+
+    Args:
+        upper: P(i beats j), shape (B, G (G − 1) / 2).
+        rows: i of each pair, as ``np.triu_indices(G, k=1)`` gives it.
+        columns: j of each pair likewise.
+
+    Returns:
+        Shape (B, G, G).
+    """
+    size = int(columns.max()) + 1 if columns.size else 1  # no pair: a group of one
+    win_prob = np.full((len(upper), size, size), 0.5)
+    win_prob[:, rows, columns] = upper
+    win_prob[:, columns, rows] = 1.0 - upper
+    return win_prob
 
 
 def bradley_terry(first: FloatArray, second: FloatArray, temperature: float) -> FloatArray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from magnetar.judges.base import FloatArray, Groups, Judge
+from magnetar.judges.base import FloatArray, Groups, Judge, fill_group
 from magnetar.judges.panel.annotators import ANNOTATORS, defects
 from magnetar.judges.panel.features import FeatureExtractor
 from magnetar.judges.prompts import last_question
@@ -70,10 +70,7 @@ class PanelJudge(Judge):
         scores = self._group_scores(prompts, responses)
         rows, columns = np.triu_indices(scores.shape[1], k=1)
         upper = self._vote(scores[:, rows], scores[:, columns])
-        win_prob = np.full((*scores.shape[:2], scores.shape[1]), 0.5)
-        win_prob[:, rows, columns] = upper
-        win_prob[:, columns, rows] = 1.0 - upper
-        return win_prob
+        return fill_group(upper, rows, columns)
 
     def _cross_win_prob(self, prompts: Sequence[Prompt], responses: Groups, opponents: Groups) -> FloatArray:
         both = self._group_scores(
