@@ -33,6 +33,7 @@ assert trainer.args.world_size == 2
 (folder / f"asked-{rank}.json").write_text(json.dumps(judge.asked))
 save_file(snapshot(trainer), folder / f"weights-{rank}.safetensors")
 trainer.evaluate()
+trainer.accelerator.end_training()
 """
 
 

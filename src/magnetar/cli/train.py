@@ -78,6 +78,8 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
     trainer.save_model(str(folder))
     _finish(trainer, options, folder, held_out)
     trainer.accelerator.wait_for_everyone()
+    # Closes trackers and the process group: its threads, if they outlive the interpreter, abort the process.
+    trainer.accelerator.end_training()
     return folder
 
 
