@@ -7,10 +7,13 @@ from torch import Tensor
 
 __all__ = [
     "log_normalize",
+    "log_probabilities",
     "masked_mean",
     "masked_sum",
+    "project_to_simplex",
     "reward_to_go",
     "sampled_reverse_kl",
+    "tilt",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -27,6 +30,57 @@ def log_normalize(logits: FloatArray) -> FloatArray:
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def log_probabilities(policy_A: FloatArray) -> FloatArray:
+    """Natural logarithm, with -inf for probability zero and no warning.
+
+    Args:
+        policy_A: Probabilities, shape (..., A), at least 0.
+
+    Returns:
+        Same shape, nats, not renormalised: probabilities down to the smallest subnormal stay apart from zero.
+    """
+    with np.errstate(divide="ignore"):
+        return np.log(policy_A)
+
+
+def tilt(log_policy_A: FloatArray, reward_A: FloatArray, step_size: float) -> FloatArray:
+    """``log π + step_size · reward``, normalised, at any step size: never NaN, and probability zero stays zero.
+
+    Args:
+        log_policy_A: Shape (..., A), nats; -inf for probability zero, with at least one finite entry in each row.
+        reward_A: Shape (..., A); whatever stands at probability zero is not looked at.
+        step_size: Positive.
+
+    Returns:
+        Shape (..., A), normalised.
+    """
+    present = ~np.isneginf(log_policy_A)
+    reward = np.where(present, reward_A, -np.inf)
+    best = reward.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The best action keeps its own log-probability, so that huge steps send the others to -inf and never NaN.
+        gain = step_size * np.where(reward == best, 0.0, reward - best)
+        return log_normalize(np.where(present, log_policy_A + gain, -np.inf))
+
+
+def project_to_simplex(values: FloatArray) -> FloatArray:
+    """Euclidean projection onto the probability simplex, over the last axis (sorting algorithm, arXiv:1309.1541).
+
+    Args:
+        values: Shape (..., A), finite or -inf, with a finite maximum.
+
+    Returns:
+        Same shape, non-negative, sums to one.
+    """
+    ordered = np.sort(values, axis=-1)[..., ::-1]
+    ranks = np.arange(1, values.shape[-1] + 1)
+    thresholds = (np.cumsum(ordered, axis=-1) - 1.0) / ranks
+    support = np.count_nonzero(ordered > thresholds, axis=-1, keepdims=True)
+    threshold = np.take_along_axis(thresholds, support - 1, axis=-1)
+    projected = np.maximum(values - threshold, 0.0)
+    return projected / projected.sum(axis=-1, keepdims=True)
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,14 +1,31 @@
 """What every method must do on an exact game, whatever it is: one test for all of them."""
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 from magnetar import games, methods
+from magnetar.errors import ConfigError
 
-FACTORIES = pytest.mark.parametrize("make", list(methods.METHODS.values()), ids=list(methods.METHODS))
 Factory = Callable[..., methods.Method]
+EUCLIDEAN = ("ogda", "adagrad_norm")  # the projection can bring a probability back from zero
+
+
+def every_method_but(*names: str) -> pytest.MarkDecorator:
+    chosen = [name for name in methods.METHODS if name not in names]
+    return pytest.mark.parametrize("make", [methods.METHODS[name] for name in chosen], ids=chosen)
+
+
+def methods_that_converge_to(limit: str, *but: str) -> pytest.MarkDecorator:
+    chosen = [name for name, make in methods.METHODS.items() if make().converges_to == limit and name not in but]
+    assert chosen
+    return pytest.mark.parametrize("make", [methods.METHODS[name] for name in chosen], ids=chosen)
+
+
+FACTORIES = every_method_but()
 
 
 def policy_of(actions: int, seed: int) -> np.ndarray:
@@ -34,7 +51,8 @@ def test_the_policy_stays_a_distribution(make: Factory) -> None:
     np.testing.assert_allclose(trace.average_policy.sum(), 1.0, atol=1e-14)
 
 
-@FACTORIES
+# Scores cannot express a cycle, and a subgradient of a kinked function does not vanish at its minimum.
+@every_method_but("bt_rlhf", "iterative_dpo", "adagrad_norm")
 @pytest.mark.parametrize(
     "game", [games.biased_rps(), games.random_game(9, seed=4), games.cyclic_game(8)], ids=lambda game: game.name
 )
@@ -47,12 +65,20 @@ def test_the_equilibrium_is_a_fixed_point_when_the_magnet_is_there_too(
     assert trace.duality_gap.max() < 1e-11
 
 
-@FACTORIES
+@every_method_but("hamiltonian")
 def test_the_policy_moves_towards_what_wins(make: Factory) -> None:
     game = games.noisy_bradley_terry(6, seed=5, noise=0.0)
     trace = games.run(make(), game, updates=100)
     assert game.payoff(np.full(6, 1 / 6)) @ trace.policy > 0.5
     assert trace.duality_gap[-1] < 0.9 * trace.duality_gap[0]
+
+
+def test_hamiltonian_descent_stalls_at_a_pure_policy_that_is_no_equilibrium() -> None:
+    game = games.noisy_bradley_terry(6, seed=5, noise=0.0)
+    trace = games.run(methods.hamiltonian(), game, updates=3000)
+    assert trace.policy.max() > 0.9
+    assert trace.policy.argmax() != game.equilibrium().argmax()
+    assert trace.duality_gap[-1] > trace.duality_gap[0]
 
 
 @FACTORIES
@@ -68,32 +94,111 @@ def test_the_curves_are_those_of_the_recorded_policies(make: Factory) -> None:
     np.testing.assert_array_equal(trace.policies[-1], trace.policy)
 
 
+EXTREME = pytest.mark.parametrize("extreme", [1e-300, 1e-9, 1.0, 1e3, 1e9, 1e100, 1e300, 1.7e308])
+
+
 @FACTORIES
-@pytest.mark.parametrize("step_size", [1e-300, 1e-9, 1.0, 1e3, 1e9, 1e100, 1e300, 1.7e308])
+@EXTREME
 @pytest.mark.parametrize(
     "start",
     [(1 / 3, 1 / 3, 1 / 3), (1e-300, 1e-300, 1.0), (1.0, 1e-300, 0.0), (5e-324, 0.5, 0.5), (0.0, 0.5, 0.5)],
     ids=["uniform", "two at 1e-300", "1e-300 and zero", "smallest subnormal", "zero"],
 )
-def test_no_nan_at_any_step_size_or_probability(
-    make: Factory, step_size: float, start: tuple[float, float, float]
-) -> None:
-    trace = games.run(make(step_size=step_size), games.biased_rps(), updates=60, initial=start, record=True)
+def test_no_nan_at_any_setting_or_probability(make: Factory, extreme: float, start: tuple[float, float, float]) -> None:
+    setting = "step_size" if "step_size" in inspect.signature(make).parameters else "kl_coef"
+    try:
+        method = make(**{setting: extreme})
+    except ConfigError as error:  # only Nash-MD's mixture weight has an upper limit
+        assert make is methods.nash_md and extreme > 10
+        assert "reference_weight" in str(error)
+        return
+    trace = games.run(method, games.biased_rps(), updates=60, initial=start, record=True)
     assert trace.policies is not None
     assert not np.isnan(trace.policies).any()
     assert not np.isnan(trace.log_policy).any()
     assert not np.isnan(trace.average_gap).any()
     np.testing.assert_allclose(trace.policies.sum(axis=1), 1.0, atol=1e-12)
-    absent = np.array(start) == 0.0
-    assert (trace.policies[:, absent] == 0.0).all()
+    if method.name not in EUCLIDEAN:
+        absent = np.array(start) == 0.0
+        assert (trace.policies[:, absent] == 0.0).all()
 
 
-@FACTORIES
+# In logits a pure policy is a stationary point; fitted scores start anew from the reference each time.
+@every_method_but("hamiltonian", "bt_rlhf", "iterative_dpo")
 def test_a_tiny_probability_is_not_lost(make: Factory) -> None:
     # Probability 1e-300 on the action that beats the other: some hundreds of nats later it must have taken over.
     game = games.PreferenceGame([[0.5, 0.0], [1.0, 0.5]])
     trace = games.run(make(step_size=1.0), game, updates=4000, initial=(1.0, 1e-300), magnet=(0.5, 0.5))
     assert trace.policy[1] > 0.9
+
+
+class TestEachMethodReachesWhatItClaims:
+    """The claim is ``Method.converges_to``; the references are the linear programme and Newton's method."""
+
+    @methods_that_converge_to("original equilibrium", "adagrad_norm")
+    def test_last_iterate_reaches_the_equilibrium_of_the_original_game(self, make: Factory) -> None:
+        game = games.biased_rps()
+        trace = games.run(make(), game, updates=20_000)
+        np.testing.assert_allclose(trace.policy, game.equilibrium(), atol=1e-4)
+
+    def test_adagrad_norm_approaches_the_equilibrium_at_its_slow_rate(self) -> None:
+        game = games.biased_rps()
+        short, long = (games.run(methods.adagrad_norm(), game, updates=n) for n in (400, 40_000))
+        assert long.duality_gap[-200:].max() < 0.2 * short.duality_gap[-200:].max()
+        np.testing.assert_allclose(long.policy, game.equilibrium(), atol=0.01)
+
+    @methods_that_converge_to("regularised equilibrium", "nash_md")
+    def test_last_iterate_reaches_the_equilibrium_of_the_regularised_game_and_not_the_other(
+        self, make: Factory
+    ) -> None:
+        game, reference = games.random_game(8, seed=1), policy_of(8, 2)
+        trace = games.run(make(magnet_strength=0.1), game, updates=3000, initial=reference)
+        expected = game.regularized_equilibrium(reference, 0.1)
+        np.testing.assert_allclose(trace.policy, expected, atol=1e-9)
+        assert game.duality_gap(trace.policy) > 0.01
+
+    def test_the_mixture_of_nash_md_reaches_a_regularised_equilibrium_of_larger_strength(self) -> None:
+        game, reference, step_size, strength = games.random_game(8, seed=1), policy_of(8, 2), 0.3, 0.1
+        trace = games.run(methods.nash_md(step_size, strength), game, updates=3000, initial=reference)
+        weight = step_size * strength
+        mixture = trace.policy ** (1 - weight) * reference**weight
+        expected = game.regularized_equilibrium(reference, strength / (1 - weight))
+        np.testing.assert_allclose(mixture / mixture.sum(), expected, atol=1e-9)
+
+    @methods_that_converge_to("average only")
+    def test_only_the_average_converges(self, make: Factory) -> None:
+        game = games.biased_rps()
+        trace = games.run(make(step_size=0.1), game, updates=5000)
+        assert trace.average_gap[-1] < 0.002
+        assert trace.duality_gap[-500:].min() > 0.05
+
+    @methods_that_converge_to("Bradley–Terry policy")
+    def test_reaches_the_best_policy_for_the_scores_that_fit_best(self, make: Factory) -> None:
+        game, reference, kl_coef = games.noisy_bradley_terry(6, seed=1), policy_of(6, 3), 0.7
+        trace = games.run(make(kl_coef=kl_coef), game, updates=200, initial=reference)
+        weight = reference if make is methods.bt_rlhf else trace.policy
+
+        def negative_log_likelihood(score: np.ndarray) -> float:
+            log_win = -np.logaddexp(0.0, score[None, :] - score[:, None])
+            return -float(weight @ (game.P * log_win) @ weight)
+
+        score = scipy.optimize.minimize(negative_log_likelihood, np.zeros(6), tol=1e-12).x
+        expected = reference * np.exp(score / kl_coef)
+        np.testing.assert_allclose(trace.policy, expected / expected.sum(), atol=1e-4)
+
+
+@FACTORIES
+def test_evaluations_are_counted_as_the_method_spends_them(make: Factory) -> None:
+    game, method = games.random_game(5, seed=0), make()
+    trace = games.run(method, game, updates=4)
+    two_each = method.prediction == "extragradient" or method.name in ("hamiltonian", "adagrad_norm")
+    if method.name == "bt_rlhf":  # the matrix once, the reference's payoffs once
+        expected = [0, 6, 6, 6, 6]
+    elif method.name == "iterative_dpo":
+        expected = [0, 6, 7, 8, 9]
+    else:
+        expected = [k * (2 if two_each else 1) for k in range(5)]
+    np.testing.assert_array_equal(trace.evaluations, expected)
 
 
 @FACTORIES

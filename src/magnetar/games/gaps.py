@@ -3,26 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.numerics import log_normalize
+from magnetar.numerics import log_normalize, log_probabilities
 
 __all__ = ["duality_gap", "kl_divergence", "log_probabilities", "regularized_gap", "regularized_response"]
 
 FloatArray = NDArray[np.float64]
 
 GAME_VALUE = 0.5  # of every symmetric constant-sum preference game
-
-
-def log_probabilities(policy_A: FloatArray) -> FloatArray:
-    """Natural logarithm, with -inf for probability zero and no warning.
-
-    Args:
-        policy_A: Probabilities, shape (..., A), at least 0.
-
-    Returns:
-        Same shape, nats, not renormalised: probabilities down to the smallest subnormal stay apart from zero.
-    """
-    with np.errstate(divide="ignore"):
-        return np.log(policy_A)
 
 
 def duality_gap(payoff_A: FloatArray) -> float:

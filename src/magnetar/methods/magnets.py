@@ -29,6 +29,11 @@ class MagnetClock:
 class MagnetSchedule(ABC):
     """Decides, after every update, how far the magnet moves."""
 
+    @property
+    def needs_progress(self) -> bool:
+        """Whether the schedule looks at how the inner game goes, which only an exact game can tell it."""
+        return False
+
     @abstractmethod
     def rate(self, clock: MagnetClock) -> float:
         """Mixing rate in [0, 1] to apply now: 0 stays, 1 copies the current policy."""

@@ -1,12 +1,25 @@
 """A method of Nash learning from human feedback: an opponent, an objective, a magnet schedule."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
+from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import MagnetSchedule
-from magnetar.methods.objectives import Objective
+from magnetar.methods.objectives import Objective, PayoffObjective, PolicyGradient, SampledObjective
 from magnetar.methods.opponents import Opponent
 
-__all__ = ["Method"]
+__all__ = ["CONVERGES_TO", "ConvergesTo", "Method", "Prediction"]
+
+Prediction = Literal["none", "optimistic", "extragradient"]
+PREDICTIONS: tuple[Prediction, ...] = ("none", "optimistic", "extragradient")
+
+ConvergesTo = Literal["original equilibrium", "regularised equilibrium", "average only", "Bradley–Terry policy"]
+CONVERGES_TO: tuple[ConvergesTo, ...] = (
+    "original equilibrium",
+    "regularised equilibrium",
+    "average only",
+    "Bradley–Terry policy",
+)
 
 
 @dataclass(frozen=True)
@@ -16,16 +29,67 @@ class Method:
     Attributes:
         name: As in tables and on the command line: "mpo".
         opponent: Who plays against the responses.
-        objective: What the policy minimises on a batch; knows its own exact form for matrix games.
+        objective: What one update does to the policy; knows its own exact form for matrix games.
         magnet: When and how far the magnet moves.
-        converges_to: What the last iterate reaches: "original equilibrium", "regularised equilibrium", or
-            "average only" (the last iterate circles).
+        converges_to: What the last iterate reaches: "original equilibrium", "regularised equilibrium", "average only"
+            (the last iterate circles), or "Bradley–Terry policy" (the best policy for fitted scores).
         source: arXiv id and equation or algorithm number.
+        prediction: Which payoffs an update uses, the objective being the same: "none" those against the current
+            opponent; "optimistic" ``2 q_k − q_{k−1}``, which extrapolates to the next one; "extragradient" those
+            against the policy that a first, discarded update leads to (two evaluations an update).
     """
 
     name: str
     opponent: Opponent
     objective: Objective
     magnet: MagnetSchedule
-    converges_to: str
+    converges_to: ConvergesTo
     source: str
+    prediction: Prediction = "none"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise ConfigError(unknown_name("prediction", self.prediction, PREDICTIONS))
+        if self.prediction != "none":
+            if not isinstance(self.objective, PayoffObjective):
+                raise ConfigError(
+                    f"prediction is {self.prediction!r}, but {type(self.objective).__name__} chooses its own payoffs; "
+                    "expected prediction='none'"
+                )
+            if not self.opponent.is_self_play:
+                raise ConfigError(
+                    f"prediction is {self.prediction!r} with opponent {self.opponent.role!r}, expected self-play: only "
+                    "an opponent that moves with every update is worth predicting"
+                )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Numbers and options by name, the magnet schedule in words included."""
+        return {**self.objective.settings, "magnet": self.magnet.describe()}
+
+    @property
+    def sampled_objective(self) -> SampledObjective:
+        """The objective as a loss on sampled responses.
+
+        Raises:
+            ConfigError: The method has none.
+        """
+        if isinstance(self.objective, SampledObjective):
+            return self.objective
+        raise ConfigError(
+            f"method {self.name!r} has no loss on sampled responses: {type(self.objective).__name__} is a rule for "
+            "exact games; choose a method that learns from samples"
+        )
+
+    @property
+    def games_only_because(self) -> str | None:
+        """Why language models cannot be trained with this method; None if they can."""
+        if not isinstance(self.objective, PolicyGradient):
+            return "its objective has no loss on sampled responses that the trainer runs"
+        if self.prediction != "none":
+            return f"its {self.prediction} updates are written for matrix games"
+        if self.opponent.role == "mixture":
+            return "its opponent is a mixture of policies, which is not sampled from yet"
+        if self.magnet.needs_progress:
+            return "its magnet watches exact payoffs"
+        return None

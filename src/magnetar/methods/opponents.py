@@ -10,8 +10,8 @@ from magnetar.errors import ConfigError, unknown_name
 
 __all__ = ["OPPONENT_ROLES", "Opponent", "group_opponent_weights"]
 
-OpponentRole = Literal["current", "magnet", "reference"]
-OPPONENT_ROLES: tuple[OpponentRole, ...] = ("current", "magnet", "reference")
+OpponentRole = Literal["current", "magnet", "reference", "mixture"]
+OPPONENT_ROLES: tuple[OpponentRole, ...] = ("current", "magnet", "reference", "mixture")
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,26 @@ class Opponent:
 
     Attributes:
         role: "current" is self-play: the opponents of a response are the others of its own group, which are samples of
-            the same policy. "magnet" and "reference" draw a second set of responses from that role.
+            the same policy. "magnet" and "reference" draw a second set of responses from that role. "mixture" is
+            the geometric mixture ``π^(1−w) ref^w`` of Nash-MD, normalised (arXiv:2312.00886).
+        reference_weight: w in [0, 1] of the role "mixture"; 0 for the others.
     """
 
     role: OpponentRole = "current"
+    reference_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.role not in OPPONENT_ROLES:
             raise ConfigError(unknown_name("opponent", self.role, OPPONENT_ROLES))
+        if not 0 <= self.reference_weight <= 1:
+            raise ConfigError(
+                f"reference_weight is {self.reference_weight}, expected a number in [0, 1]; for Nash-MD it is "
+                "step_size · magnet_strength"
+            )
+        if self.reference_weight and self.role != "mixture":
+            raise ConfigError(
+                f"reference_weight is {self.reference_weight} with opponent {self.role!r}; only 'mixture' has one"
+            )
 
     @property
     def is_self_play(self) -> bool:

@@ -44,7 +44,7 @@ class NashConfig(TrainingArguments):
     """
 
     # The method
-    method: str = _setting("mpo", "Name of the method: mpo, mpo_rt, mmd or mirror_descent.")
+    method: str = _setting("mpo", "Name of the method: mpo, mpo_rt, mmd, omd or mirror_descent.")
     step_size: float | None = _setting(
         None, "Step size η against KL to the behaviour policy; felt when inner_epochs > 1."
     )
@@ -100,6 +100,7 @@ class NashConfig(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_names()
+        self._check_method()
         self._check_numbers()
         self._check_magnet()
         self._check_combinations()
@@ -169,6 +170,14 @@ class NashConfig(TrainingArguments):
             if value not in known:
                 raise ConfigError(unknown_name(name, value, [k for k in known if k]))
 
+    def _check_method(self) -> None:
+        reason = METHODS[self.method]().games_only_because
+        if reason is not None:
+            trained = ", ".join(name for name, make in METHODS.items() if make().games_only_because is None)
+            raise ConfigError(
+                f"method is {self.method!r}, which runs on exact games only: {reason}; expected one of {trained}"
+            )
+
     def _check_numbers(self) -> None:
         for name in (
             "inner_epochs",
@@ -235,7 +244,7 @@ class NashConfig(TrainingArguments):
                 "the step; remove step_size or set proximal='kl'"
             )
         if self.kl_estimator is not None and not (
-            self.build_method().objective.needs_magnet and self.method in ("mpo", "mmd")
+            self.build_method().sampled_objective.needs_magnet and self.method in ("mpo", "mmd")
         ):
             raise ConfigError(
                 f"kl_estimator is {self.kl_estimator!r}, but the loss of method {self.method!r} with proximal='clip' "

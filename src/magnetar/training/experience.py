@@ -176,6 +176,7 @@ class Collector:
         opponents = None
         if not self.method.opponent.is_self_play:
             role = self.method.opponent.role
+            assert role != "mixture"  # the configuration refuses it
             opponents = self._generate(role, prompt_ids, self.num_opponents, positions, stream=OPPONENT_STREAM)
         seconds["rollout"] = time.perf_counter() - started
 
@@ -184,11 +185,11 @@ class Collector:
         seconds["judge"] = time.perf_counter() - started
 
         started = time.perf_counter()
-        magnet_is_behavior = self.method.objective.needs_magnet and self.roles.same("magnet", "current")
+        magnet_is_behavior = self.method.sampled_objective.needs_magnet and self.roles.same("magnet", "current")
         reference_is_behavior = self.roles.same("reference", "current")
         behavior_logp = self._role_logp("current", rollouts) if self.record_behavior else None
         magnet_logp = None
-        if self.method.objective.needs_magnet and not magnet_is_behavior:
+        if self.method.sampled_objective.needs_magnet and not magnet_is_behavior:
             magnet_logp = self._role_logp("magnet", rollouts)
         reference_logp = None
         if not reference_is_behavior:

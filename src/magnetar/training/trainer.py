@@ -125,9 +125,9 @@ class NashTrainer(ResumableTrainer):
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
         model = prepare_model(model, peft_config, args)
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
-        if self.method.objective.needs_magnet:
+        if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
-        self._needs_behavior_role = self.method.objective.needs_behavior_distribution and args.inner_epochs > 1
+        self._needs_behavior_role = self.method.sampled_objective.needs_behavior_distribution and args.inner_epochs > 1
         if self._needs_behavior_role:
             self.roles.add("behavior")
 
@@ -216,8 +216,8 @@ class NashTrainer(ResumableTrainer):
         return {
             "method": self.method.name,
             "method_source": self.method.source,
-            "objective": dict(vars(self.method.objective)),
-            "magnet": self.method.magnet.describe() if self.method.objective.needs_magnet else "none",
+            "objective": dict(vars(self.method.sampled_objective)),
+            "magnet": self.method.magnet.describe() if self.method.sampled_objective.needs_magnet else "none",
             "opponent": self.method.opponent.role,
             "judge": self.judge.name,
             "model": getattr(self.roles.current, "name_or_path", None) or type(self.roles.current).__name__,
@@ -294,7 +294,7 @@ class NashTrainer(ResumableTrainer):
         """
         experience, part = inputs["experience"], inputs["part"]
         batch, entropy_BGT, reference_logp = self._rollout_batch(model, experience, part)
-        output = self.method.objective(batch)
+        output = self.method.sampled_objective(batch)
         weight_BG = batch.response_weight_BG
         loss = (weight_BG * output.loss_BG).sum(-1).mean()
         prompts = float(len(part))
@@ -316,7 +316,7 @@ class NashTrainer(ResumableTrainer):
         self, model: nn.Module, experience: Experience, part: list[int]
     ) -> tuple[RolloutBatch, Tensor, Tensor | None]:
         """The objective's view of some prompts of an experience, with entropy and the reference's log-probabilities."""
-        objective = self.method.objective
+        objective = self.method.sampled_objective
         passes = self._collector.passes
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
@@ -465,7 +465,7 @@ class NashTrainer(ResumableTrainer):
         if self.state.global_step % self.plan.inner_epochs:
             return
         self._experiences = []
-        if not self.method.objective.needs_magnet:
+        if not self.method.sampled_objective.needs_magnet:
             return
         update = self.state.global_step // self.plan.inner_epochs
         rate = self.method.magnet.rate(MagnetClock(update, self.plan.round_ends_after(update)))

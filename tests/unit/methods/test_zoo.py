@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from magnetar import methods
@@ -9,13 +11,42 @@ from magnetar.methods import EachRound, Ema, EveryNUpdates, FixedMagnet, MagnetC
 def test_every_method_states_its_name_source_and_what_it_converges_to(name: str):
     method = build_method(name)
     assert method.name == name
-    assert method.source.startswith("arXiv:")
-    assert method.converges_to in ("original equilibrium", "regularised equilibrium", "average only")
+    assert method.source.startswith("arXiv:") or name == "adagrad_norm"  # its paper is named by title
+    assert method.converges_to in methods.CONVERGES_TO
+    assert method.settings["magnet"] == method.magnet.describe()
 
 
 def test_an_unknown_method_is_named_with_the_nearest_known_one():
     with pytest.raises(ConfigError, match=r"unknown method 'mpo_tr'; did you mean 'mpo_rt'"):
         build_method("mpo_tr")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prediction": "optimistik"}, "unknown prediction 'optimistik'; did you mean 'optimistic'"),
+        (
+            {"prediction": "extragradient", "opponent": Opponent("reference")},
+            "opponent 'reference', expected self",
+        ),
+        ({"prediction": "optimistic", "objective": methods.HamiltonianDescent(1.0)}, "HamiltonianDescent chooses its"),
+    ],
+)
+def test_a_prediction_that_could_not_be_made_is_refused(settings: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(build_method("mpo"), **settings)
+
+
+@pytest.mark.parametrize("settings", [{"role": "mixture", "reference_weight": 1.5}, {"reference_weight": 0.1}])
+def test_a_mixture_weight_out_of_place_is_refused(settings: dict):
+    with pytest.raises(ConfigError, match="reference_weight is"):
+        Opponent(**settings)
+
+
+@pytest.mark.parametrize("name", ["omd", "inpo", "nash_md", "egpo"])
+def test_methods_near_a_reference_need_a_strength(name: str):
+    with pytest.raises(ConfigError, match="magnet_strength is 0"):
+        build_method(name, magnet_strength=0.0)
 
 
 def test_a_setting_of_another_method_is_refused_with_its_owners():

@@ -67,6 +67,10 @@ def test_presets_are_kept_where_nothing_is_said(tmp_path: Path) -> None:
     from magnetar.methods import METHODS
 
     for name, preset in METHODS.items():
+        if preset().games_only_because is not None:
+            with pytest.raises(ConfigError, match=f"method is '{name}', which runs on exact games only"):
+                config(tmp_path, method=name)
+            continue
         method = config(tmp_path, method=name).build_method()
         assert method.objective == preset().objective
         assert method.magnet == preset().magnet

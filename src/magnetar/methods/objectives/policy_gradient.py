@@ -5,31 +5,27 @@ responses. The same object knows the closed form that the loss has on a matrix g
 responses enumerated, exact weights); a test minimises the loss numerically and compares.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.numerics import log_normalize, masked_sum, reward_to_go, sampled_reverse_kl
+from magnetar.methods.objectives.base import GAME_VALUE, FloatArray, SampledObjective
+from magnetar.numerics import log_normalize, masked_sum, reward_to_go, sampled_reverse_kl, tilt
 from magnetar.types import ObjectiveOutput, RolloutBatch
 
-__all__ = ["MagneticPolicyGradient", "Objective", "RewardTransformedPolicyGradient"]
+__all__ = ["KLEstimator", "MagneticPolicyGradient", "PolicyGradient", "Proximal", "RewardTransformedPolicyGradient"]
 
-FloatArray = NDArray[np.float64]
 Proximal = Literal["kl", "clip"]
 KLEstimator = Literal["exact", "sampled"]
 
-GAME_VALUE = 0.5  # of every symmetric constant-sum preference game, hence a baseline that needs no critic
-
 
 @dataclass(frozen=True)
-class Objective(ABC):
-    """What the current policy minimises on one batch.
+class PolicyGradient(SampledObjective):
+    """What the current policy minimises on one batch; its closed form takes the KL as the proximal term.
 
     Attributes:
         step_size: η, the weight of the payoff against staying near the behaviour policy; positive.
@@ -65,31 +61,9 @@ class Objective(ABC):
         return self.magnet_strength > 0
 
     @property
-    @abstractmethod
-    def needs_magnet_distribution(self) -> bool:
-        """Whether the loss needs the magnet's whole next-token distributions, not only the sampled tokens'."""
-
-    @property
     def needs_behavior_distribution(self) -> bool:
         """Whether the loss needs the behaviour policy's whole next-token distributions."""
         return self.proximal == "kl" and self.kl_estimator == "exact"
-
-    @abstractmethod
-    def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
-        """Loss and metrics per response; see the subclass for the equation."""
-
-    @abstractmethod
-    def exact_update(self, log_policy_A: FloatArray, log_magnet_A: FloatArray, payoff_A: FloatArray) -> FloatArray:
-        """Closed-form minimiser on a tabular policy, the proximal term being the KL.
-
-        Args:
-            log_policy_A: log π_k, shape (..., A), nats, normalised; -inf for probability zero.
-            log_magnet_A: log ρ, same shape and form.
-            payoff_A: q, shape (..., A), in [0, 1].
-
-        Returns:
-            log π_{k+1}, same shape, normalised.
-        """
 
     def _proximal_terms(self, batch: RolloutBatch, gain_BGT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``− r · gain + KL_t(π_θ‖π_k)/η`` per token, or its clipped form; and what to log about it."""
@@ -107,7 +81,7 @@ class Objective(ABC):
 
 
 @dataclass(frozen=True)
-class MagneticPolicyGradient(Objective):
+class MagneticPolicyGradient(PolicyGradient):
     r"""Magnetic mirror descent by policy gradient: the magnet's pull is a KL term of the loss.
 
     ``L_i = Σ_t [ − r_{i,t} A_i + α KL_t(π_θ‖ρ) + KL_t(π_θ‖π_k)/η ]`` with ``r_{i,t} = π_θ(y_t|·)/π_k(y_t|·)`` and
@@ -152,19 +126,21 @@ class MagneticPolicyGradient(Objective):
         return ObjectiveOutput(masked_sum(loss_BGT, batch.mask_BGT), {"payoff": batch.payoff_BG.detach(), **metrics})
 
     def exact_update(self, log_policy_A: FloatArray, log_magnet_A: FloatArray, payoff_A: FloatArray) -> FloatArray:
-        """``(log π + ηα log ρ + η q)/(1 + ηα)``, normalised; see `Objective.exact_update`."""
+        """``(log π + ηα log ρ + η q)/(1 + ηα)``, normalised; see `PayoffObjective.exact_update`."""
         # Weights rather than products, so that no step size overflows: η/(1 + ηα) = 1/(1/η + α).
         stay = 1.0 / (1.0 + self.step_size * self.magnet_strength)
         gain = 1.0 / (1.0 / self.step_size + self.magnet_strength)
-        with np.errstate(invalid="ignore"):  # 0 · (-inf): probability zero stays zero, below
+        with np.errstate(invalid="ignore", over="ignore"):  # 0 · (-inf) is met again below
             mixed = stay * log_policy_A + (1.0 - stay) * log_magnet_A if stay < 1.0 else log_policy_A
+            logits = mixed + gain * payoff_A
+            if np.isfinite(logits.sum()):  # the common case, for which the rest is half the cost of an update
+                return log_normalize(logits)
         absent = np.isneginf(log_policy_A) | (np.isneginf(log_magnet_A) if stay < 1.0 else False)
-        centred = payoff_A - payoff_A.max(axis=-1, keepdims=True)
-        return log_normalize(np.where(absent, -np.inf, mixed + gain * centred))
+        return tilt(np.where(absent, -np.inf, mixed), payoff_A, gain)
 
 
 @dataclass(frozen=True)
-class RewardTransformedPolicyGradient(Objective):
+class RewardTransformedPolicyGradient(PolicyGradient):
     r"""MPO-RT: the magnet enters the reward, so that early tokens answer for the KL of later ones.
 
     Per-token reward ``−α log(π_k/ρ)(y_t)``, terminal reward ``q̂_i − 1/2``, undiscounted reward-to-go ``R_{i,t}``:
@@ -173,11 +149,6 @@ class RewardTransformedPolicyGradient(Objective):
 
     Source: arXiv:2410.16714, Algorithm 2; the reward transformation is from arXiv:2002.08456.
     """
-
-    @property
-    def needs_magnet_distribution(self) -> bool:
-        """Never: the reward uses the sampled tokens."""
-        return False
 
     def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
         """Loss and metrics per response.
@@ -203,11 +174,8 @@ class RewardTransformedPolicyGradient(Objective):
         return ObjectiveOutput(masked_sum(loss_BGT, batch.mask_BGT), {"payoff": batch.payoff_BG.detach(), **metrics})
 
     def exact_update(self, log_policy_A: FloatArray, log_magnet_A: FloatArray, payoff_A: FloatArray) -> FloatArray:
-        """``log π + η (q − α log(π/ρ))``, normalised; see `Objective.exact_update`."""
+        """``log π + η (q − α log(π/ρ))``, normalised; see `PayoffObjective.exact_update`."""
         absent = np.isneginf(log_policy_A) | np.isneginf(log_magnet_A)
         with np.errstate(invalid="ignore", over="ignore"):
-            reward = np.where(absent, -np.inf, payoff_A - self.magnet_strength * (log_policy_A - log_magnet_A))
-            best = reward.max(axis=-1, keepdims=True)
-            # The best action keeps its own log-probability, so that huge steps send the others to -inf and never NaN.
-            centred = np.where(reward == best, 0.0, reward - best)
-            return log_normalize(np.where(absent, -np.inf, log_policy_A + self.step_size * centred))
+            reward = payoff_A - self.magnet_strength * (log_policy_A - log_magnet_A)
+        return tilt(np.where(absent, -np.inf, log_policy_A), reward, self.step_size)

@@ -1,0 +1,80 @@
+"""Every method as one preset: the settings of its source, each open to change by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from magnetar.errors import ConfigError, unknown_name
+from magnetar.methods.method import Method
+from magnetar.methods.zoo.magnetic import mmd, mpo, mpo_rt
+from magnetar.methods.zoo.original import adagrad_norm, extragradient, hamiltonian, mirror_descent, ogda, omwu, sppo
+from magnetar.methods.zoo.regularized import bt_rlhf, egpo, inpo, iterative_dpo, nash_md, omd
+
+__all__ = [
+    "METHODS",
+    "adagrad_norm",
+    "bt_rlhf",
+    "build_method",
+    "egpo",
+    "extragradient",
+    "hamiltonian",
+    "inpo",
+    "iterative_dpo",
+    "mirror_descent",
+    "mmd",
+    "mpo",
+    "mpo_rt",
+    "nash_md",
+    "ogda",
+    "omd",
+    "omwu",
+    "sppo",
+]
+
+METHODS: dict[str, Callable[..., Method]] = {
+    make.__name__: make
+    for make in (
+        mpo,
+        mpo_rt,
+        mmd,
+        mirror_descent,
+        sppo,
+        omd,
+        inpo,
+        nash_md,
+        egpo,
+        omwu,
+        extragradient,
+        ogda,
+        hamiltonian,
+        adagrad_norm,
+        bt_rlhf,
+        iterative_dpo,
+    )
+}
+"""Every method by its name."""
+
+
+def build_method(name: str, **settings: Any) -> Method:
+    """Make a method from its name; a setting of None keeps the preset.
+
+    Args:
+        name: A key of `METHODS`.
+        **settings: Arguments of that method's function.
+
+    Returns:
+        The method.
+
+    Raises:
+        ConfigError: Unknown method, or a setting that this method does not have.
+    """
+    if name not in METHODS:
+        raise ConfigError(unknown_name("method", name, METHODS))
+    given = {key: value for key, value in settings.items() if value is not None}
+    accepted = inspect.signature(METHODS[name]).parameters
+    for key in given:
+        if key not in accepted:
+            owners = [other for other, make in METHODS.items() if key in inspect.signature(make).parameters]
+            known = f"it belongs to {', '.join(owners)}" if owners else f"known: {', '.join(accepted)}"
+            raise ConfigError(f"method {name!r} has no setting {key!r}; {known}. Remove it or choose another method")
+    return METHODS[name](**given)

@@ -1,0 +1,184 @@
+"""Methods that stay near a fixed reference: they solve the regularised game, or fit scores."""
+
+from magnetar.methods.magnets import FixedMagnet
+from magnetar.methods.method import Method
+from magnetar.methods.objectives import (
+    BradleyTerryFit,
+    KLEstimator,
+    PairwiseRegression,
+    Proximal,
+    RewardTransformedPolicyGradient,
+)
+from magnetar.methods.opponents import Opponent
+from magnetar.methods.zoo.magnetic import require_positive_strength
+
+__all__ = ["bt_rlhf", "egpo", "inpo", "iterative_dpo", "nash_md", "omd"]
+
+
+def omd(
+    step_size: float = 0.3,
+    magnet_strength: float = 0.1,
+    *,
+    opponent: Opponent | None = None,
+    proximal: Proximal = "kl",
+    clip_range: float = 0.2,
+    kl_estimator: KLEstimator = "sampled",
+) -> Method:
+    """Online mirror descent on the regularised game (online IPO 1): MPO-RT with a magnet that never moves.
+
+    Args:
+        step_size: η, positive.
+        magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+        opponent: Own group (self-play) by default.
+        proximal: See `PolicyGradient`.
+        clip_range: See `PolicyGradient`.
+        kl_estimator: See `PolicyGradient`; of the proximal term.
+
+    Returns:
+        The method. Its last iterate reaches the equilibrium of the regularised game if ``η ≤ 4β``, about.
+
+    Raises:
+        ConfigError: A step size or strength that is not positive.
+
+    Source: arXiv:2403.08635; arXiv:2503.08942, "online IPO 1 (OMD)".
+    """
+    require_positive_strength("omd", magnet_strength)
+    return Method(
+        name="omd",
+        opponent=opponent or Opponent(),
+        objective=RewardTransformedPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
+        magnet=FixedMagnet(),
+        converges_to="regularised equilibrium",
+        source="arXiv:2403.08635; arXiv:2503.08942",
+    )
+
+
+def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
+    """Nash mirror descent: both the base and the opponent of an update are the mixture of policy and reference.
+
+    With a constant step the fixed point is one update away from the equilibrium of strength ``β/(1 − ηβ)``, which the
+    mixture reaches exactly.
+
+    Args:
+        step_size: η, positive, at most 1/β.
+        magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+
+    Returns:
+        The method. Its last iterate reaches the equilibrium of the regularised game, up to the size of ηβ.
+
+    Raises:
+        ConfigError: A step size or strength that is not positive, or a product above 1.
+
+    Source: arXiv:2312.00886, section 6.
+    """
+    require_positive_strength("nash_md", magnet_strength)
+    objective = RewardTransformedPolicyGradient(step_size, magnet_strength)
+    return Method(
+        name="nash_md",
+        opponent=Opponent("mixture", reference_weight=step_size * magnet_strength),
+        objective=objective,
+        magnet=FixedMagnet(),
+        converges_to="regularised equilibrium",
+        source="arXiv:2312.00886, section 6",
+    )
+
+
+def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
+    """Extragradient preference optimization: online mirror descent on the payoffs of the next policy.
+
+    Args:
+        step_size: η, positive.
+        magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+
+    Returns:
+        The method. Its last iterate reaches the equilibrium of the regularised game; two evaluations an update.
+
+    Raises:
+        ConfigError: A step size or strength that is not positive.
+
+    Source: arXiv:2503.08942, algorithm 1.
+    """
+    require_positive_strength("egpo", magnet_strength)
+    return Method(
+        name="egpo",
+        opponent=Opponent(),
+        objective=RewardTransformedPolicyGradient(step_size, magnet_strength),
+        magnet=FixedMagnet(),
+        converges_to="regularised equilibrium",
+        source="arXiv:2503.08942, algorithm 1",
+        prediction="extragradient",
+    )
+
+
+def inpo(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
+    """Iterative Nash policy optimization: pairs of a group regressed on their own preference.
+
+    Args:
+        step_size: η of this library, one over the paper's η; positive.
+        magnet_strength: τ of the paper, the pull of the reference, positive, in units of win probability per nat.
+
+    Returns:
+        The method. Its exact update is online mirror descent's on the regularised game.
+
+    Raises:
+        ConfigError: A step size or strength that is not positive.
+
+    Source: arXiv:2407.00617, equation 10.
+    """
+    require_positive_strength("inpo", magnet_strength)
+    return Method(
+        name="inpo",
+        opponent=Opponent(),
+        objective=PairwiseRegression(step_size * magnet_strength, scale=step_size, target="pair"),
+        magnet=FixedMagnet(),
+        converges_to="regularised equilibrium",
+        source="arXiv:2407.00617, equation 10",
+    )
+
+
+def bt_rlhf(kl_coef: float = 0.1) -> Method:
+    """Bradley–Terry alignment, what PPO on a reward model aims at: fit scores once, maximise them near the reference.
+
+    Args:
+        kl_coef: β, in logits of the scores per nat, positive.
+
+    Returns:
+        The method. One update reaches its goal, ``ref exp(s/β)``; it reads all pairs, A evaluations.
+
+    Raises:
+        ConfigError: A coefficient that is not positive.
+
+    Source: arXiv:2203.02155.
+    """
+    return Method(
+        name="bt_rlhf",
+        opponent=Opponent("reference"),
+        objective=BradleyTerryFit(kl_coef, sampled_by="reference"),
+        magnet=FixedMagnet(),
+        converges_to="Bradley–Terry policy",
+        source="arXiv:2203.02155",
+    )
+
+
+def iterative_dpo(kl_coef: float = 0.1) -> Method:
+    """Iterative DPO: the minimiser of the DPO loss on pairs from the current policy, the reference fixed.
+
+    Args:
+        kl_coef: β, in logits of the scores per nat, positive.
+
+    Returns:
+        The method: its fixed points are ``ref exp(s/β)`` for scores s fitted to pairs of the policy itself.
+
+    Raises:
+        ConfigError: A coefficient that is not positive.
+
+    Source: arXiv:2405.07863.
+    """
+    return Method(
+        name="iterative_dpo",
+        opponent=Opponent(),
+        objective=BradleyTerryFit(kl_coef, sampled_by="current"),
+        magnet=FixedMagnet(),
+        converges_to="Bradley–Terry policy",
+        source="arXiv:2405.07863",
+    )
