@@ -1,7 +1,9 @@
-"""Games and policies from files: NumPy, CSV and JSON."""
+"""Games and policies from files: NumPy, CSV and JSON matrices, and judged pairs as JSON Lines."""
 
 import csv
 import json
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import GameError
+from magnetar.games.empirical import PAIR_SUFFIXES, empirical_game
 from magnetar.games.game import PreferenceGame
 
-__all__ = ["SUFFIXES", "load", "load_policy"]
+__all__ = ["PAIR_SUFFIXES", "SUFFIXES", "load", "load_policy"]
 
 SUFFIXES = (".npy", ".csv", ".json")
+"""Forms of a file that holds a matrix or a policy."""
+
+LARGEST_NUMBER = 2**63
+"""JSON's integers have no bounds; NumPy's numbers have."""
 
 
 def load(path: str | Path) -> PreferenceGame:
-    """Read a preference game from a file.
+    """Read a preference game from a file: a matrix (.npy, .csv, .json) or judged pairs (.jsonl, .jsonl.gz).
 
-    ``.npy`` holds the matrix. ``.csv`` holds its rows, with a first line of action names if that line is not numeric.
-    ``.json`` holds a list of rows, or an object with "P" and optionally "actions" and "name".
+    ``.npy`` holds the matrix. ``.csv`` holds its rows, with a first line of action names if that line is not numeric,
+    and a first column of the same names if that line's first cell is empty. ``.json`` holds a list of rows, or an
+    object with "P" and optionally "actions" and "name". ``.jsonl`` and ``.jsonl.gz`` hold judged pairs of responses;
+    see `empirical_game`, whose default settings are used.
 
     Args:
         path: File to read; its suffix tells the form.
@@ -31,14 +40,15 @@ def load(path: str | Path) -> PreferenceGame:
     Raises:
         GameError: No such file, another suffix, a file that does not parse, or a matrix that is not a preference game.
     """
-    path = Path(path)
-    content, header = _read(path)
+    path = Path(path).expanduser()
+    if path.name.lower().endswith(PAIR_SUFFIXES):
+        return empirical_game(path)
+    content, header = _read(path, (*SUFFIXES, *PAIR_SUFFIXES))
     fields: dict[str, Any] = {"P": content, "actions": header, "name": path.stem}
     if isinstance(content, dict):
-        unknown = sorted(set(content) - set(fields))
-        if unknown or "P" not in content:
-            raise GameError(f"{path}: an object with {sorted(content)}, expected P and optionally actions and name")
-        fields |= content
+        fields |= _json_fields(path, content, set(fields))
+    if isinstance(fields["P"], list):
+        _check_rows(path, fields["P"])
     try:
         return PreferenceGame(fields["P"], fields["actions"], fields["name"])
     except GameError as error:
@@ -46,10 +56,10 @@ def load(path: str | Path) -> PreferenceGame:
 
 
 def load_policy(path: str | Path) -> NDArray[np.float64]:
-    """Read one distribution over actions: the same file forms, holding a single row of probabilities.
+    """Read one distribution over actions: the same forms of file, holding a single row of probabilities.
 
     Args:
-        path: File to read; its suffix tells the form.
+        path: File to read (.npy, .csv, .json); its suffix tells the form.
 
     Returns:
         Shape (A,), as stored; `PreferenceGame.distribution` checks it.
@@ -57,33 +67,118 @@ def load_policy(path: str | Path) -> NDArray[np.float64]:
     Raises:
         GameError: No such file, another suffix, or a file that does not hold a row of numbers.
     """
-    content, _ = _read(Path(path))
+    content, _ = _read(Path(path).expanduser(), SUFFIXES)
     try:
         row = np.array(content, dtype=np.float64).squeeze()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise GameError(f"{path}: expected one row of probabilities ({error})") from error
     if row.ndim > 1:
         raise GameError(f"{path}: an array of shape {row.shape}, expected one row of probabilities")
     return np.atleast_1d(row)
 
 
-def _read(path: Path) -> tuple[Any, list[str] | None]:
+def _read(path: Path, suffixes: Sequence[str]) -> tuple[Any, list[str] | None]:
     """Content of the file, and action names where a CSV file has them."""
-    if path.suffix not in SUFFIXES:
-        raise GameError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise GameError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(suffixes)}")
     try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False), None
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return json.loads(text), None
-        rows = [row for row in csv.reader(text.splitlines()) if row]
-        header = None if not rows or all(map(_is_number, rows[0])) else [cell.strip() for cell in rows.pop(0)]
-        return [[float(cell) for cell in row] for row in rows], header
+        if path.stat().st_size == 0:
+            raise GameError(f"{path}: the file is empty, expected a matrix of win probabilities in {suffix} form")
+        if suffix == ".npy":
+            return _read_npy(path), None
+        # The signature is what spreadsheets put before UTF-8; without "-sig" it would belong to the first cell.
+        text = path.read_text(encoding="utf-8-sig")
+        return (json.loads(text), None) if suffix == ".json" else _read_csv(path, text)
+    except GameError:
+        raise
     except FileNotFoundError as error:
-        raise GameError(f"{path}: no such file; expected a matrix in {', '.join(SUFFIXES)} form") from error
+        raise GameError(f"{path}: no such file{_nearest(path)}; expected a matrix in {suffix} form") from error
+    except RecursionError as error:
+        raise GameError(f"{path}: cannot be read as {suffix} (nested too deeply)") from error
     except (OSError, ValueError, EOFError) as error:
-        raise GameError(f"{path}: cannot be read as {path.suffix} ({error})") from error
+        raise GameError(f"{path}: cannot be read as {suffix} ({error})") from error
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise GameError(f"{path}: an archive of arrays (.npz), expected one array; save it with numpy.save")
+    if array.dtype.kind not in "biuf":
+        raise GameError(f"{path}: an array of type {array.dtype}, expected numbers (float64)")
+    return array
+
+
+def _read_csv(path: Path, text: str) -> tuple[list[list[float]], list[str] | None]:
+    """Rows of numbers, and the header without the corner; rows and columns are counted as a spreadsheet does."""
+    rows = [(number, row) for number, row in _csv_rows(text) if any(row)]
+    if not rows:
+        raise GameError(f"{path}: the file has no row, expected a matrix of win probabilities")
+    header: list[str] | None = None
+    numeric = [_is_number(cell) for cell in rows[0][1]]
+    # A square table whose first line is partly numeric is a matrix with a slip, not a matrix under a header.
+    if not all(numeric) and not (any(numeric) and len(rows) == len(numeric)):
+        header = rows.pop(0)[1]
+    named_rows = header is not None and header[0] == "" and all(len(row) == len(header) for _, row in rows)
+    if header is not None and named_rows:
+        header = header[1:]
+        for (number, row), name in zip(rows, header, strict=False):
+            if row[0] != name:
+                raise GameError(f"{path}: row {number} is named {row[0]!r}, expected {name!r} as in the header")
+    first = int(named_rows)
+    width = len(header) if header is not None else len(rows[0][1])
+    matrix = []
+    for number, row in rows:
+        if len(row) - first != width:
+            separated = next((mark for mark in (";", "\t") if len(row) == 1 and mark in row[0]), None)
+            hint = f"; separate cells by commas, not {separated!r}" if separated else ""
+            raise GameError(f"{path}: row {number} has {len(row) - first} cells, expected {width} as in row 1{hint}")
+        for column, cell in enumerate(row[first:], first + 1):
+            if not _is_number(cell):
+                hint = "; separate cells by commas" if ";" in cell or "\t" in cell else ""
+                raise GameError(f"{path}: row {number}, column {column} is {cell!r}, expected a number{hint}")
+        matrix.append([float(cell) for cell in row[first:]])
+    return matrix, header
+
+
+def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(text.splitlines(), strict=True)
+    try:
+        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
+
+
+def _json_fields(path: Path, content: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    if set(content) - known or "P" not in content:
+        raise GameError(f"{path}: an object with {sorted(content)}, expected P and optionally actions and name")
+    names = content.get("actions")
+    if names is not None and not isinstance(names, list):
+        raise GameError(f"{path}: actions is {names!r}, expected a list of names")
+    return content
+
+
+def _check_rows(path: Path, rows: list[Any]) -> None:
+    """Name the row and column of what is no number, which NumPy would not."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, list):
+            raise GameError(f"{path}: row {number} is {row!r}, expected a list of numbers")
+        if len(row) != len(rows[0]):
+            raise GameError(f"{path}: row {number} has {len(row)} numbers, expected {len(rows[0])} as in row 1")
+        for column, cell in enumerate(row, 1):
+            # Comparing before converting keeps integers too large for a float from NumPy.
+            if isinstance(cell, bool) or not isinstance(cell, int | float) or abs(cell) > LARGEST_NUMBER:
+                raise GameError(f"{path}: row {number}, column {column} is {cell!r:.40}, expected a number in [0, 1]")
+
+
+def _nearest(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in SUFFIXES]
+    except OSError:
+        return f" (and no folder {path.parent})"
+    nearest = get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f" (did you mean {path.with_name(nearest[0])}?)" if nearest else ""
 
 
 def _is_number(cell: str) -> bool:

@@ -1,0 +1,129 @@
+"""Checks and small helpers that the game builders share."""
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magnetar.errors import GameError, unknown_name
+
+__all__ = ["LARGEST_GAME", "check_between", "check_choice", "check_count", "random_generator", "sigmoid", "titled"]
+
+LARGEST_GAME = 20_000
+"""Most actions of a ready-made game: its matrix takes 3.2 GB, and a builder holds a few of that size at once."""
+
+
+def check_count(setting: str, value: Any, least: int = 1, most: int = LARGEST_GAME) -> int:
+    """Return ``value`` as an integer in ``[least, most]``, or say what it should be.
+
+    Args:
+        setting: Name of the setting, for the message.
+        value: What the user gave.
+        least: Smallest value allowed.
+        most: Largest value allowed.
+
+    Returns:
+        The value as a Python integer.
+
+    Raises:
+        GameError: Not an integer, or outside the range.
+    """
+    expected = f"expected an integer of at least {least}"
+    if isinstance(value, bool | np.bool_):
+        raise GameError(f"{setting} is {value}, {expected}")
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise GameError(f"{setting} is {value!r}, {expected}") from None
+    if count < least:
+        raise GameError(f"{setting} is {count}, expected at least {least}")
+    if count > most:
+        raise GameError(f"{setting} is {count}, expected at most {most}: a game is a whole matrix in memory")
+    return count
+
+
+def check_between(setting: str, value: float, low: float, high: float, unit: str = "") -> float:
+    """Return ``value`` as a float in ``[low, high]``, or say what it should be.
+
+    Args:
+        setting: Name of the setting, for the message.
+        value: What the user gave.
+        low: Smallest value allowed.
+        high: Largest value allowed; inf allows every finite number.
+        unit: What the number is, for the message.
+
+    Returns:
+        The value as a Python float.
+
+    Raises:
+        GameError: Not a finite number, or outside the range.
+    """
+    wanted = f"a finite number of at least {low:g}" if high == float("inf") else f"a number in [{low:g}, {high:g}]"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not (low <= number <= high and np.isfinite(number)):
+        raise GameError(f"{setting} is {value}, expected {wanted}" + (f" ({unit})" if unit else ""))
+    return number
+
+
+def check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of ``choices``, naming the nearest.
+
+    Args:
+        setting: Name of the setting, for the message.
+        value: What the user gave.
+        choices: The values that exist.
+
+    Raises:
+        GameError: Another value.
+    """
+    if value not in choices:
+        raise GameError(unknown_name(setting, str(value), choices))
+
+
+def random_generator(seed: int) -> np.random.Generator:
+    """Build NumPy's default generator from a seed.
+
+    Args:
+        seed: Integer of at least 0.
+
+    Returns:
+        A generator; the same seed gives the same numbers on every machine.
+
+    Raises:
+        GameError: A seed that is negative or not an integer.
+    """
+    return np.random.default_rng(check_count("seed", seed, least=0, most=2**128))
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logistic function in the form that neither overflows nor breaks ``σ(x) + σ(−x) = 1``.
+
+    Args:
+        logits: Any shape, any finite values.
+
+    Returns:
+        Same shape, in [0, 1].
+    """
+    return 0.5 * (1.0 + np.tanh(logits / 2.0))
+
+
+def titled(builder: Callable[..., Any], size: int | str, **settings: Any) -> str:
+    """Name a game after its builder and settings; settings at their defaults are left out, a seed never is.
+
+    Args:
+        builder: The builder; its signature tells the defaults.
+        size: What stands first: the number of actions.
+        settings: Settings of this game.
+
+    Returns:
+        Such as ``random_game(10, seed=0)``.
+    """
+    parameters = inspect.signature(builder).parameters
+    shown = [f"{key}={value}" for key, value in settings.items() if key == "seed" or parameters[key].default != value]
+    return f"{builder.__name__}({', '.join([str(size), *shown])})"
