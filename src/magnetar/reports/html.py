@@ -17,7 +17,7 @@ from magnetar.reports.charts import MAX_MARKS, run_charts
 from magnetar.reports.run_data import RunData, flat_settings, read_run
 from magnetar.reports.svg import compact, smoothing_window
 
-__all__ = ["verdict", "write_matchup_report", "write_run_report"]
+__all__ = ["page_environment", "verdict", "write_matchup_report", "write_run_report"]
 
 _SHOWN_UPDATES = 12
 _UNEVALUATED = "This run has not been evaluated, so nothing can be said about whether the policy got better."
@@ -39,7 +39,7 @@ def write_run_report(run_dir: Path, out: Path | None = None) -> Path:
     run = read_run(Path(run_dir))
     moves = run.magnet_moves()
     text = (
-        _environment()
+        page_environment()
         .get_template("run.html.j2")
         .render(
             title=f"Magnetar run {run.name}",
@@ -80,7 +80,7 @@ def write_matchup_report(
         ``out``.
     """
     text = (
-        _environment()
+        page_environment()
         .get_template("matchup.html.j2")
         .render(
             title=f"{summary.policy.name} against {summary.opponent.name}",
@@ -118,7 +118,12 @@ def verdict(summary: MatchupSummary) -> str:
     return f"The {rate.confidence:.0%} interval lies {side} 50%: the judge prefers {better} to {worse}."
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates with the style sheet, the script and the filters that every page uses.
+
+    Returns:
+        A new environment; undefined names in a template are errors.
+    """
     environment = Environment(
         loader=PackageLoader("magnetar.reports"),
         autoescape=True,
@@ -130,7 +135,7 @@ def _environment() -> Environment:
         percent=_percent, compact=compact, prompt_turns=_prompt_turns, last_value=_last, position=_position
     )
     # The style sheet and the script are ours, and must not be escaped.
-    for name in ("style.css", "report.js"):
+    for name in ("style.css", "report.js", "games.css", "games.js"):
         source, _, _ = environment.loader.get_source(environment, name)  # type: ignore[union-attr]
         environment.globals[name.replace(".", "_")] = Markup(source)
     return environment

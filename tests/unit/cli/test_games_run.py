@@ -62,7 +62,7 @@ def test_size_and_seed_choose_the_game(capsys: Capture) -> None:
 def test_table_is_short_and_names_the_actions(capsys: Capture) -> None:
     assert main(["run", "--game", "cyclic_game", "--actions", "25", "--updates", "100"]) == 0
     out = capsys.readouterr().out
-    assert "mpo: step_size 1, magnet_strength 0.1, magnet every 10 updates" in out
+    assert "mpo: step_size 1, magnet_strength 0.1, magnet_every 10" in out
     assert "the magnet moved 10 times" in out
     assert "and 15 more" in out
     assert len(out.splitlines()) < 15
@@ -90,7 +90,10 @@ def test_plot_writes_a_picture(capsys: Capture, tmp_path: Path, suffix: str) -> 
         ("--game nowhere.csv", "nowhere.csv: no such file"),
         ("--game nowhere.csv --actions 3", "nowhere.csv: no such file"),
         ("--method mpoo", "unknown method 'mpoo'; did you mean 'mpo'?"),
-        ("--method mmd --magnet_every 3", "method 'mmd' has no setting 'magnet_every'"),
+        (
+            "--method mmd --magnet_every 3",
+            "method 'mmd': unknown setting 'magnet_every'; did you mean 'magnet_strength'?",
+        ),
         ("--game rps --actions 4", "game 'rps' has no setting 'actions'"),
         ("--step_size 0", "step_size is 0.0, expected a positive, finite number"),
         ("--updates -3", "updates is -3, expected at least 0"),
