@@ -10,13 +10,17 @@ __all__ = [
     "log_probabilities",
     "masked_mean",
     "masked_sum",
+    "max_last",
     "project_to_simplex",
     "reward_to_go",
     "sampled_reverse_kl",
+    "sum_last",
     "tilt",
 ]
 
 FloatArray = NDArray[np.float64]
+
+SHORT_ROW = 64  # entries; from there on NumPy's reductions of rows are as fast as any
 
 
 def log_normalize(logits: FloatArray) -> FloatArray:
@@ -28,8 +32,31 @@ def log_normalize(logits: FloatArray) -> FloatArray:
     Returns:
         Shape (..., A), in (-inf, 0].
     """
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    shifted = logits - max_last(logits)[..., None]
+    return shifted - np.log(sum_last(np.exp(shifted)))[..., None]
+
+
+def max_last(values: FloatArray) -> FloatArray:
+    """Maximum over the last axis; several times as fast as NumPy's own on many short rows.
+
+    Args:
+        values: Shape (..., A), A at least 1.
+
+    Returns:
+        Shape (...).
+    """
+    if values.ndim > 1 and values.shape[-1] <= SHORT_ROW:
+        # NumPy loops over one row at a time; along the first axis it takes whole columns.
+        return np.maximum.reduce(np.ascontiguousarray(np.moveaxis(values, -1, 0)), axis=0)
+    # The ufunc's own reduction: the array's method wraps it in Python, which costs as much again on small games.
+    return np.maximum.reduce(values, axis=-1)
+
+
+def sum_last(values: FloatArray) -> FloatArray:
+    """Sum over the last axis; see `max_last`."""
+    if values.ndim > 1 and values.shape[-1] <= SHORT_ROW:
+        return np.einsum("...a->...", values)
+    return np.add.reduce(values, axis=-1)
 
 
 def log_probabilities(policy_A: FloatArray) -> FloatArray:

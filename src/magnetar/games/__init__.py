@@ -7,13 +7,16 @@ True
 """
 
 from magnetar.games.builders import BUILDERS, biased_rps, by_name, cyclic_game, noisy_bradley_terry, random_game, rps
+from magnetar.games.feedback import SampledFeedback
 from magnetar.games.files import load, load_policy
 from magnetar.games.game import PreferenceGame
-from magnetar.games.runner import Trace, run
+from magnetar.games.runner import run, run_batch
+from magnetar.games.trace import Trace
 
 __all__ = [
     "BUILDERS",
     "PreferenceGame",
+    "SampledFeedback",
     "Trace",
     "biased_rps",
     "by_name",
@@ -24,4 +27,5 @@ __all__ = [
     "random_game",
     "rps",
     "run",
+    "run_batch",
 ]

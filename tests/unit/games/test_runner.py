@@ -44,6 +44,84 @@ def test_updates_follow_the_published_recursion() -> None:
     np.testing.assert_allclose(np.exp(trace.log_magnet), magnet, rtol=1e-13)
 
 
+def step(policy: np.ndarray, payoff: np.ndarray, step_size: float) -> np.ndarray:
+    weight = policy * np.exp(step_size * payoff)
+    return weight / weight.sum()
+
+
+def test_optimistic_updates_follow_the_published_recursion() -> None:
+    game, step_size = games.random_game(5, seed=0), 0.8
+    trace = games.run(methods.omwu(step_size), game, updates=6, record=True)
+    policy, previous = np.full(5, 0.2), None
+    assert trace.policies is not None
+    for update in range(1, 7):
+        payoff = game.P @ policy
+        policy = step(policy, 2 * payoff - (payoff if previous is None else previous), step_size)
+        previous = payoff
+        np.testing.assert_allclose(trace.policies[update], policy, rtol=1e-13)
+
+
+def test_extragradient_updates_follow_the_published_recursion() -> None:
+    game, step_size, strength = games.random_game(5, seed=0), 0.8, 0.2
+    plain = games.run(methods.extragradient(step_size), game, updates=6, record=True)
+    regularized = games.run(
+        methods.egpo(step_size, strength), game, updates=6, record=True, initial=(0.3, *[0.175] * 4)
+    )
+    reference = np.array((0.3, *[0.175] * 4))
+    policy, other = np.full(5, 0.2), reference
+    assert plain.policies is not None and regularized.policies is not None
+    for update in range(1, 7):
+        policy = step(policy, game.P @ step(policy, game.P @ policy, step_size), step_size)
+        np.testing.assert_allclose(plain.policies[update], policy, rtol=1e-13)
+        base = other ** (1 - step_size * strength) * reference ** (step_size * strength)
+        other = step(base, game.P @ step(base, game.P @ other, step_size), step_size)
+        np.testing.assert_allclose(regularized.policies[update], other, rtol=1e-13)
+
+
+def test_optimistic_projected_gradient_follows_the_published_recursion() -> None:
+    game, step_size = games.random_game(5, seed=0), 0.3
+    trace = games.run(methods.ogda(step_size), game, updates=20, record=True)
+    policy, previous = np.full(5, 0.2), game.P @ np.full(5, 0.2)
+    assert trace.policies is not None
+    for update in range(1, 21):
+        payoff = game.P @ policy
+        target = policy + step_size * (2 * payoff - previous)
+        # The projection by its definition: the threshold that leaves a total of one, by bisection.
+        low, high = target.min() - 1, target.max()
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.maximum(target - middle, 0).sum() > 1 else (low, middle)
+        policy, previous = np.maximum(target - low, 0), payoff
+        np.testing.assert_allclose(trace.policies[update], policy, atol=1e-12)
+
+
+def test_the_magnets_path_is_recorded() -> None:
+    trace = games.run(methods.mpo(magnet_every=3), games.biased_rps(), updates=8, record=True, initial=START)
+    assert trace.magnets is not None and trace.policies is not None
+    np.testing.assert_array_equal(trace.magnet_moves, [3, 6])
+    np.testing.assert_allclose(trace.magnets, trace.policies[[0, 3, 6]], rtol=1e-15)
+
+
+def test_a_run_stops_at_the_gap_asked_for() -> None:
+    whole = games.run(methods.mpo(), games.biased_rps(), updates=300)
+    short = games.run(methods.mpo(), games.biased_rps(), updates=300, stop_at_gap=1e-3)
+    length = len(short.duality_gap)
+    assert length < 301
+    assert short.duality_gap[-1] <= 1e-3 < short.duality_gap[-2]
+    np.testing.assert_array_equal(short.duality_gap, whole.duality_gap[:length])
+    assert whole.evaluations_to(1e-3) == length - 1
+    assert whole.evaluations_to(0.0) is None
+
+
+def test_curves_longer_than_the_recorders_buffer_are_the_same_as_short_ones() -> None:
+    whole = games.run(methods.mpo(), games.biased_rps(), updates=1000, record=True)
+    start = games.run(methods.mpo(), games.biased_rps(), updates=37, record=True)
+    np.testing.assert_array_equal(whole.duality_gap[:38], start.duality_gap)
+    np.testing.assert_allclose(whole.average_gap[:38], start.average_gap, atol=1e-15)
+    assert whole.policies is not None
+    np.testing.assert_allclose(whole.average_policy, whole.policies.mean(axis=0), atol=1e-14)
+
+
 def test_a_moving_average_magnet_mixes_geometrically() -> None:
     game = games.biased_rps()
     trace = games.run(methods.mpo(magnet=methods.Ema(0.3)), game, updates=1, initial=START, magnet=(0.2, 0.2, 0.6))

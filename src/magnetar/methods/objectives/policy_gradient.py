@@ -6,6 +6,7 @@ responses enumerated, exact weights); a test minimises the loss numerically and 
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -133,7 +134,9 @@ class MagneticPolicyGradient(PolicyGradient):
         with np.errstate(invalid="ignore", over="ignore"):  # 0 · (-inf) is met again below
             mixed = stay * log_policy_A + (1.0 - stay) * log_magnet_A if stay < 1.0 else log_policy_A
             logits = mixed + gain * payoff_A
-            if np.isfinite(logits.sum()):  # the common case, for which the rest is half the cost of an update
+            if isfinite(
+                np.add.reduce(logits.ravel())
+            ):  # the common case, for which the rest is half the cost of an update
                 return log_normalize(logits)
         absent = np.isneginf(log_policy_A) | (np.isneginf(log_magnet_A) if stay < 1.0 else False)
         return tilt(np.where(absent, -np.inf, mixed), payoff_A, gain)

@@ -1,0 +1,130 @@
+"""Policy, magnet and payoffs of a method at play: one update after another."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magnetar.games.feedback import SampledFeedback
+from magnetar.methods import Method, OracleObjective, PayoffObjective
+from magnetar.numerics import log_normalize
+
+__all__ = ["PlayState"]
+
+FloatArray = NDArray[np.float64]
+
+
+class PlayState:
+    """Policy, magnet and the payoffs against each role, every one evaluated only when its policy has moved.
+
+    All arrays may have a leading axis of N games of the same size, which are then played at once.
+
+    Args:
+        method: What to play.
+        win_prob_AA: P, shape (A, A) or (N, A, A).
+        log_policy: Starting policy, shape (A,) or (N, A), nats, normalised.
+        log_reference: Reference policy, same form.
+        log_magnet: Starting magnet, same form.
+        feedback: How payoffs are sampled; None for exact ones.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        win_prob_AA: FloatArray,
+        log_policy: FloatArray,
+        log_reference: FloatArray,
+        log_magnet: FloatArray,
+        feedback: SampledFeedback | None,
+    ) -> None:
+        self.method = method
+        self.win_prob_AA = win_prob_AA
+        self.log_reference = log_reference
+        self.log_magnet = log_magnet
+        self.evaluations = 0
+        self.duels = 0
+        self._feedback = feedback
+        self._generator = feedback.generator() if feedback is not None else None
+        self._payoffs: dict[str, FloatArray] = {}
+        self._previous_payoff: FloatArray | None = None
+        self._matrix_was_read = False
+        objective = method.objective
+        self._memory: Any = objective.initial_state(log_policy) if isinstance(objective, OracleObjective) else None
+        self._place(log_policy)
+
+    def _product(self, vector: FloatArray) -> FloatArray:
+        if self.win_prob_AA.ndim == 2:
+            return self.win_prob_AA @ vector
+        return np.matmul(self.win_prob_AA, vector[..., None])[..., 0]
+
+    def _place(self, log_policy: FloatArray) -> None:
+        self.log_policy = log_policy
+        self.policy = np.exp(log_policy)
+        self.payoff = self._product(self.policy)
+        self._payoffs.pop("current", None)
+        self._payoffs.pop("mixture", None)
+
+    def update_policy(self) -> None:
+        """One update of the method, its prediction included."""
+        objective = self.method.objective
+        payoff = self._payoff_against_opponent()
+        if isinstance(objective, OracleObjective):
+            new, self._memory = objective.exact_step(self, self.log_policy, self.log_reference, payoff, self._memory)
+        else:
+            assert isinstance(objective, PayoffObjective)
+            if self.method.prediction == "optimistic":
+                previous = payoff if self._previous_payoff is None else self._previous_payoff
+                self._previous_payoff = payoff
+                payoff = 2.0 * payoff - previous
+            elif self.method.prediction == "extragradient":
+                ahead = objective.exact_update(self.log_policy, self.log_magnet, payoff)
+                payoff = self._evaluate(np.exp(ahead))
+            new = objective.exact_update(self.log_policy, self.log_magnet, payoff)
+        self._place(new)
+
+    def _payoff_against_opponent(self) -> FloatArray:
+        """Payoffs of all actions against the method's opponent, counted when they are new to the method."""
+        role = self.method.opponent.role
+        if role not in self._payoffs:
+            self._payoffs[role] = self._evaluate(self._opponent(role), exact=self.payoff if role == "current" else None)
+        return self._payoffs[role]
+
+    def _opponent(self, role: str) -> FloatArray:
+        if role == "current":
+            return self.policy
+        if role == "mixture":
+            weight = self.method.opponent.reference_weight
+            return np.exp(log_normalize((1.0 - weight) * self.log_policy + weight * self.log_reference))
+        return np.exp({"magnet": self.log_magnet, "reference": self.log_reference}[role])
+
+    def _evaluate(self, opponent: FloatArray, exact: FloatArray | None = None) -> FloatArray:
+        """One evaluation of q against a policy; ``exact`` saves the product if it is already there."""
+        self.evaluations += 1
+        if self._feedback is None or self._generator is None:
+            return self._product(opponent) if exact is None else exact
+        self_play = opponent is self.policy
+        payoff, duels = self._feedback.payoff(
+            self._generator, self.win_prob_AA, self.policy, None if self_play else opponent
+        )
+        self.duels += duels
+        return payoff
+
+    def product(self, vector_A: FloatArray) -> FloatArray:
+        """See `PayoffOracle`."""
+        self.evaluations += 1
+        return self._product(vector_A)
+
+    def win_prob(self) -> FloatArray:
+        """See `PayoffOracle`."""
+        if not self._matrix_was_read:
+            self.evaluations += len(self.win_prob_AA)
+            self._matrix_was_read = True
+        return self.win_prob_AA
+
+    def move_magnet(self, rate: float) -> None:
+        """Mix the policy into the magnet, ``log ρ ← (1−τ) log ρ + τ log π`` renormalised; τ = 1 copies it."""
+        if rate >= 1.0:
+            self.log_magnet = self.log_policy
+        else:
+            self.log_magnet = log_normalize((1.0 - rate) * self.log_magnet + rate * self.log_policy)
+        self._payoffs.pop("magnet", None)
