@@ -1,147 +1,188 @@
-"""Ready-made games, from three actions to as many as wanted, and a registry of them by name."""
+"""Games by name: a registry of the ready-made ones, and one form of text that names any game with its settings.
+
+>>> from magnetar import games
+>>> games.by_name("random:actions=100,seed=3")
+PreferenceGame('random_game(100, seed=3)', 100 actions)
+"""
 
 import inspect
-from collections.abc import Callable
-
-import numpy as np
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 from magnetar.errors import GameError, unknown_name
+from magnetar.games.annotators import annotator_game, condorcet_cycle, random_annotators, ranking_game
+from magnetar.games.empirical import empirical_game
+from magnetar.games.files import load
 from magnetar.games.game import PreferenceGame
+from magnetar.games.generators import (
+    biased_rps,
+    bradley_terry,
+    cyclic_block_game,
+    cyclic_game,
+    disc_game,
+    egpo_game,
+    egpo_reference,
+    game_of_points,
+    noisy_bradley_terry,
+    random_game,
+    rps,
+    tournament,
+)
+from magnetar.games.settings import read_settings, split_spec
 
-__all__ = ["BUILDERS", "biased_rps", "by_name", "cyclic_game", "noisy_bradley_terry", "random_game", "rps"]
-
-RPS_ACTIONS = ("rock", "paper", "scissors")
-
-
-def rps() -> PreferenceGame:
-    """Rock–paper–scissors: paper beats rock, scissors beat paper, rock beats scissors, always.
-
-    Returns:
-        Three actions; the equilibrium is uniform.
-    """
-    return PreferenceGame(cyclic_game(3).P, actions=RPS_ACTIONS, name="rps")
-
-
-def biased_rps() -> PreferenceGame:
-    """Rock–paper–scissors with unequal odds, so that the equilibrium is not where most runs start.
-
-    Returns:
-        Three actions with ``P = [[.5, .9, .2], [.1, .5, .8], [.8, .2, .5]]``; the equilibrium is (0.3, 0.3, 0.4).
-    """
-    return PreferenceGame([[0.5, 0.9, 0.2], [0.1, 0.5, 0.8], [0.8, 0.2, 0.5]], name="biased_rps")
-
-
-def cyclic_game(actions: int = 9) -> PreferenceGame:
-    """Rock–paper–scissors with any number of actions: on a circle, each beats the half behind it.
-
-    Action i beats ``i − 1, …, i − ⌊(A−1)/2⌋`` (modulo A) with certainty and loses to the rest; with an even number the
-    opposite action is a tie.
-
-    Args:
-        actions: A, at least 1.
-
-    Returns:
-        A game of A actions; the uniform policy is an equilibrium.
-
-    Raises:
-        GameError: Fewer than one action.
-    """
-    _check_actions(actions)
-    ahead = (np.arange(actions)[:, None] - np.arange(actions)[None, :]) % actions
-    win_prob = np.where((ahead == 0) | (2 * ahead == actions), 0.5, np.where(2 * ahead < actions, 1.0, 0.0))
-    return PreferenceGame(win_prob, name=f"cyclic_game({actions})")
-
-
-def random_game(actions: int = 10, seed: int = 0) -> PreferenceGame:
-    """Game whose every pair has an independent win probability, uniform on [0, 1]: no order at all.
-
-    Args:
-        actions: A, at least 1.
-        seed: Of NumPy's generator; the same seed gives the same game.
-
-    Returns:
-        A game of A actions.
-
-    Raises:
-        GameError: Fewer than one action, or a negative seed.
-    """
-    _check_actions(actions)
-    upper = np.triu(_generator(seed).random((actions, actions)), 1)
-    lower = np.tril(1.0 - upper.T, -1)
-    return PreferenceGame(upper + lower + 0.5 * np.eye(actions), name=f"random_game({actions}, seed={seed})")
-
-
-def noisy_bradley_terry(actions: int = 50, seed: int = 0, spread: float = 1.0, noise: float = 1.0) -> PreferenceGame:
-    r"""Scored actions with pairwise noise: mostly ordered, yet with cycles, as people's preferences are.
-
-    ``P_ij = σ(s_i − s_j + ε_ij)`` with ``s_i ~ N(0, spread²)`` and antisymmetric ``ε_ij ~ N(0, noise²)``.
-
-    Args:
-        actions: A, at least 1.
-        seed: Of NumPy's generator; the same seed gives the same game.
-        spread: Standard deviation of the scores, logits, at least 0.
-        noise: Standard deviation of the noise, logits, at least 0; with 0 the game is Bradley–Terry and the best action
-            is the equilibrium.
-
-    Returns:
-        A game of A actions.
-
-    Raises:
-        GameError: Fewer than one action, a negative seed, or a negative deviation.
-    """
-    _check_actions(actions)
-    for setting, value in (("spread", spread), ("noise", noise)):
-        if not 0 <= value < float("inf"):
-            raise GameError(f"{setting} is {value}, expected a finite number of at least 0 (logits)")
-    generator = _generator(seed)
-    score = spread * generator.standard_normal(actions)
-    upper = np.triu(noise * generator.standard_normal((actions, actions)), 1)
-    logit = score[:, None] - score[None, :] + upper - upper.T
-    # The hyperbolic tangent form neither overflows nor loses the antisymmetry.
-    return PreferenceGame(0.5 * (1.0 + np.tanh(logit / 2.0)), name=f"noisy_bradley_terry({actions}, seed={seed})")
-
+__all__ = [
+    "BUILDERS",
+    "READERS",
+    "BuilderDescription",
+    "annotator_game",
+    "biased_rps",
+    "bradley_terry",
+    "by_name",
+    "condorcet_cycle",
+    "cyclic_block_game",
+    "cyclic_game",
+    "describe",
+    "disc_game",
+    "egpo_game",
+    "egpo_reference",
+    "game_of_points",
+    "noisy_bradley_terry",
+    "random_annotators",
+    "random_game",
+    "ranking_game",
+    "rps",
+    "tournament",
+]
 
 BUILDERS: dict[str, Callable[..., PreferenceGame]] = {
     "rps": rps,
     "biased_rps": biased_rps,
     "cyclic_game": cyclic_game,
-    "random_game": random_game,
+    "cyclic_block_game": cyclic_block_game,
+    "disc_game": disc_game,
+    "condorcet_cycle": condorcet_cycle,
+    "random_annotators": random_annotators,
+    "tournament": tournament,
+    "bradley_terry": bradley_terry,
     "noisy_bradley_terry": noisy_bradley_terry,
+    "random_game": random_game,
+    "egpo_game": egpo_game,
 }
-"""Every builder by its name."""
+"""Every builder by its name; each can be called without arguments."""
+
+READERS: dict[str, Callable[..., PreferenceGame]] = {"file": load, "empirical": empirical_game}
+"""What reads a game from a file, by the word before the colon: ``file:PATH``, ``empirical:PATH,minimum_prompts=20``."""
 
 
-def by_name(name: str, actions: int | None = None, seed: int | None = None) -> PreferenceGame:
-    """Build a ready-made game.
+@dataclass(frozen=True)
+class BuilderDescription:
+    """One row of the list of games.
+
+    Attributes:
+        name: What `by_name` takes.
+        settings: Name and default of each setting, in order; "required" where there is no default.
+        summary: First sentence of the builder's docstring, without the full stop.
+    """
+
+    name: str
+    settings: tuple[tuple[str, str], ...]
+    summary: str
+
+
+def describe() -> tuple[BuilderDescription, ...]:
+    """List everything that `by_name` can build, with settings and one line of description.
+
+    Returns:
+        The ready-made games, then the ways to read one from a file.
+    """
+    rows = []
+    for name, build in {**BUILDERS, **READERS}.items():
+        settings = tuple(
+            (key, "required" if parameter.default is parameter.empty else str(parameter.default))
+            for key, parameter in inspect.signature(build).parameters.items()
+        )
+        rows.append(BuilderDescription(name, settings, _summary(build)))
+    return tuple(rows)
+
+
+def by_name(spec: str | Path, actions: int | None = None, seed: int | None = None, **settings: Any) -> PreferenceGame:
+    """Build the game that a text names.
+
+    The text is the name of a builder (a final "_game" may be left out), alone or with settings behind a colon:
+    ``rps``, ``random:actions=100,seed=3``. Or it is a file: a path with a suffix or a folder, ``file:PATH``, or
+    ``empirical:PATH`` with settings of `empirical_game`.
 
     Args:
-        name: A key of `BUILDERS`.
+        spec: A key of `BUILDERS` with or without settings, or a file.
         actions: Number of actions; None keeps the builder's default.
         seed: Seed; None keeps the builder's default.
+        settings: Further settings of the builder.
 
     Returns:
         The game.
 
     Raises:
-        GameError: Unknown name, or a setting that this builder does not have.
+        GameError: Unknown name, a setting that this builder does not have or that is given twice, or a value that is
+            not of the setting's type.
     """
-    if name not in BUILDERS:
-        raise GameError(unknown_name("game", name, BUILDERS))
-    given = {key: value for key, value in (("actions", actions), ("seed", seed)) if value is not None}
-    accepted = inspect.signature(BUILDERS[name]).parameters
+    if not isinstance(spec, str | os.PathLike):
+        raise GameError(f"a game is named by text such as 'random:actions=100,seed=3', not by a {type(spec).__name__}")
+    text = os.fspath(spec).strip()
+    head, colon, rest = text.partition(":")
+    if isinstance(spec, os.PathLike) or (not colon and _looks_like_a_path(head)):
+        head, rest = "file", text
+    name, build = _builder(head)
+    parameters = inspect.signature(build).parameters
+    given: dict[str, Any] = {key: value for key, value in (("actions", actions), ("seed", seed)) if value is not None}
+    given |= settings
     for key, value in given.items():
-        if key not in accepted:
-            owners = [other for other, make in BUILDERS.items() if key in inspect.signature(make).parameters]
-            raise GameError(f"game {name!r} has no setting {key!r} (given {value}); leave it out, or use {owners}")
-    return BUILDERS[name](**given)
+        if key not in parameters:
+            raise GameError(_unknown_setting(name, key, value, list(parameters)))
+    for key, value in _read_text(name, build, text, rest).items():
+        if key in given:
+            raise GameError(f"{key} is given twice for game {name!r}: {value} in {text!r}, and {given[key]}; keep one")
+        given[key] = value
+    return build(**given)
 
 
-def _check_actions(actions: int) -> None:
-    if actions < 1:
-        raise GameError(f"actions is {actions}, expected at least 1")
+def _builder(head: str) -> tuple[str, Callable[..., PreferenceGame]]:
+    known: Mapping[str, Callable[..., PreferenceGame]] = {**BUILDERS, **READERS}
+    for name in (head, f"{head}_game"):
+        if name in known:
+            return name, known[name]
+    raise GameError(unknown_name("game", head, known))
 
 
-def _generator(seed: int) -> np.random.Generator:
-    if seed < 0:
-        raise GameError(f"seed is {seed}, expected an integer of at least 0")
-    return np.random.default_rng(seed)
+def _looks_like_a_path(text: str) -> bool:
+    return bool(Path(text).suffix) or os.sep in text
+
+
+def _read_text(name: str, build: Callable[..., PreferenceGame], spec: str, text: str) -> dict[str, Any]:
+    """Settings behind the colon; for a reader the file comes first, without a key."""
+    if name not in READERS:
+        return read_settings("game", name, build, split_spec(f"{name}:{text}", GameError)[1], GameError)
+    # A comma within a file's name stays: no "key=" follows it.
+    path, *pairs = re.split(r",(?=\s*\w+\s*=)", text)
+    if not path.strip():
+        raise GameError(f"game {spec!r} names no file, expected {name}:PATH")
+    first = next(iter(inspect.signature(build).parameters))
+    return {first: path.strip()} | read_settings("game", name, build, pairs, GameError)
+
+
+def _unknown_setting(name: str, key: str, value: Any, parameters: list[str]) -> str:
+    nearest = get_close_matches(key, parameters, n=1, cutoff=0.5)
+    fix = f"did you mean {nearest[0]!r}? " if nearest else ""
+    owners = [other for other, make in BUILDERS.items() if key in inspect.signature(make).parameters]
+    fix += f"it has {', '.join(parameters)}" if parameters else "it has none"
+    fix += f"; games with {key!r}: {', '.join(owners)}" if owners and not nearest else ""
+    return f"game {name!r} has no setting {key!r} (given {value}); {fix}"
+
+
+def _summary(function: object) -> str:
+    lines = (function.__doc__ or "").strip().splitlines()
+    return lines[0].rstrip(".") if lines else ""

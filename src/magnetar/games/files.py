@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -49,6 +50,9 @@ def load(path: str | Path) -> PreferenceGame:
         fields |= _json_fields(path, content, set(fields))
     if isinstance(fields["P"], list):
         _check_rows(path, fields["P"])
+    repeated = [name for name, times in Counter(map(str, fields["actions"] or [])).items() if times > 1]
+    if repeated:
+        raise GameError(f"{path}: two actions are named {repeated[0]!r}, expected a name of its own for each")
     try:
         return PreferenceGame(fields["P"], fields["actions"], fields["name"])
     except GameError as error:
@@ -116,11 +120,14 @@ def _read_csv(path: Path, text: str) -> tuple[list[list[float]], list[str] | Non
     if not rows:
         raise GameError(f"{path}: the file has no row, expected a matrix of win probabilities")
     header: list[str] | None = None
-    numeric = [_is_number(cell) for cell in rows[0][1]]
-    # A square table whose first line is partly numeric is a matrix with a slip, not a matrix under a header.
-    if not all(numeric) and not (any(numeric) and len(rows) == len(numeric)):
+    top = rows[0][1]
+    numeric = [_is_number(cell) for cell in top]
+    named_alike = top[0] == "" and [row[0] for _, row in rows[1:]] == top[1:]
+    # A line that is partly numeric is a row with a slip, unless a square matrix follows it.
+    slip = any(numeric) and len(rows) - 1 != len(numeric)
+    if named_alike or not (all(numeric) or slip):
         header = rows.pop(0)[1]
-    named_rows = header is not None and header[0] == "" and all(len(row) == len(header) for _, row in rows)
+    named_rows = header is not None and header[0] == ""
     if header is not None and named_rows:
         header = header[1:]
         for (number, row), name in zip(rows, header, strict=False):
@@ -131,15 +138,19 @@ def _read_csv(path: Path, text: str) -> tuple[list[list[float]], list[str] | Non
     matrix = []
     for number, row in rows:
         if len(row) - first != width:
-            separated = next((mark for mark in (";", "\t") if len(row) == 1 and mark in row[0]), None)
-            hint = f"; separate cells by commas, not {separated!r}" if separated else ""
+            hint = _separator_hint(row[0]) if len(row) == 1 else ""
             raise GameError(f"{path}: row {number} has {len(row) - first} cells, expected {width} as in row 1{hint}")
         for column, cell in enumerate(row[first:], first + 1):
             if not _is_number(cell):
-                hint = "; separate cells by commas" if ";" in cell or "\t" in cell else ""
-                raise GameError(f"{path}: row {number}, column {column} is {cell!r}, expected a number{hint}")
+                wrong = f"row {number}, column {column} is {cell!r:.40}"
+                raise GameError(f"{path}: {wrong}, expected a number{_separator_hint(cell)}")
         matrix.append([float(cell) for cell in row[first:]])
     return matrix, header
+
+
+def _separator_hint(cell: str) -> str:
+    mark = next((mark for mark in (";", "\t", " ") if mark in cell), None)
+    return f"; separate cells by commas, not {mark!r}" if mark else ""
 
 
 def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
@@ -156,6 +167,8 @@ def _json_fields(path: Path, content: dict[str, Any], known: set[str]) -> dict[s
     names = content.get("actions")
     if names is not None and not isinstance(names, list):
         raise GameError(f"{path}: actions is {names!r}, expected a list of names")
+    if not isinstance(content.get("name", ""), str):
+        raise GameError(f"{path}: name is {content['name']!r}, expected text")
     return content
 
 

@@ -20,6 +20,8 @@ def test_load_reads_every_form(tmp_path: Path) -> None:
     (tmp_path / "named.csv").write_text("\ufeffa, b, c, d\n" + "\n".join(rows) + "\n\n", encoding="utf-8")
     both = [",a,b,c,d", *(f"{name},{row}" for name, row in zip("abcd", rows, strict=True))]
     (tmp_path / "named_both.csv").write_text("\r\n".join(both))
+    # As pandas writes a table without names of its own.
+    (tmp_path / "numbered.csv").write_text("\n".join([",0,1,2,3", *(f"{i},{row}" for i, row in enumerate(rows))]))
     (tmp_path / "plain.json").write_text(json.dumps(game.P.tolist()))
     (tmp_path / "named.json").write_text(json.dumps({"P": game.P.tolist(), "actions": list("abcd"), "name": "mine"}))
     for file in sorted(tmp_path.iterdir()):
@@ -74,7 +76,17 @@ HALF = b"0.5,0.5\n0.5,0.5\n"
         ("gap.csv", b"0.5,\n0.5,0.5", "row 1, column 2 is '', expected a number"),
         ("ragged.csv", b"0.5,0.5\n\n0.5", "row 3 has 1 cells, expected 2 as in row 1"),
         ("header.csv", b"a,b,c\n0.5,0.5\n0.5,0.5", "row 2 has 2 cells, expected 3 as in row 1"),
-        ("semicolon.csv", b"0.5;0.5\n0.5;0.5", "row 2, column 1 is '0.5;0.5', expected a number; separate cells by"),
+        (
+            "semicolon.csv",
+            b"0.5;0.5\n0.5;0.5",
+            "row 2, column 1 is '0.5;0.5', expected a number; separate cells by commas, not ';'",
+        ),
+        ("space.csv", b"0.5 0.5\n0.5 0.5", "expected a number; separate cells by commas, not ' '"),
+        ("trailing.csv", b"0.5,0.5,\n0.5,0.5,", "row 1, column 3 is '', expected a number"),
+        ("named_ragged.csv", b",a,b\na,0.5,1\nb,0", "row 3 has 1 cells, expected 2 as in row 1"),
+        ("twice.csv", b"a,a\n0.5,1\n0,0.5", "two actions are named 'a', expected a name of its own for each"),
+        ("twice.json", b'{"P": [[0.5, 1], [0, 0.5]], "actions": ["b", "b"]}', "two actions are named 'b'"),
+        ("number.json", b'{"P": [[0.5]], "name": 3}', "name is 3, expected text"),
         ("named_semicolon.csv", b"a,b\n0.5;0.5\n", "separate cells by commas, not ';'"),
         ("rows.csv", b",a,b\na,0.5,0.5\nc,0.5,0.5", "row 3 is named 'c', expected 'b' as in the header"),
         ("quote.csv", b'0.5,"0.5\n0.5,0.5', "cannot be read as .csv"),
