@@ -14,6 +14,7 @@ from magnetar import methods
 from magnetar.cli.games_poker_figure import PokerCurve, draw_poker_figure
 from magnetar.errors import ConfigError, MagnetarError
 from magnetar.games import extensive
+from magnetar.games.extensive.exact import check_tremble
 from magnetar.reports.plot_style import check_plot_path
 
 __all__ = ["main"]
@@ -122,6 +123,7 @@ def _plan(arguments: argparse.Namespace, game: extensive.ExtensiveGame) -> list[
     chosen = {key: value if getattr(arguments, key) is None else getattr(arguments, key)
               for key, value in preset.items()}  # fmt: skip
     tremble = chosen.pop("tremble")
+    check_tremble(tremble)
     measure = extensive.Exploitability(game)
     progress = sys.stderr.isatty()
     plan: list[Callable[[list[PokerCurve]], None]] = []

@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from magnetar import methods
+from magnetar.errors import ConfigError, GameError, MissingDependencyError
+from magnetar.games import extensive
+
+needs_openspiel = pytest.mark.skipif(
+    "not __import__('importlib.util').util.find_spec('pyspiel')", reason="no OpenSpiel"
+)
+
+
+def test_games_do_not_load_openspiel() -> None:
+    code = (
+        "import sys, magnetar.games, magnetar.games.extensive;"
+        "assert not {'pyspiel', 'open_spiel', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_package_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyspiel", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "magnetar\[poker\]"'):
+        extensive.load_game("kuhn_poker")
+
+
+@needs_openspiel
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("kun_poker", "did you mean 'kuhn_poker'"),
+        ("zzz", "unknown OpenSpiel game 'zzz'; for instance kuhn_poker"),
+        ("", "unknown OpenSpiel game ''"),
+        ("kuhn_poker(cards=3)", "cannot load 'kuhn_poker(cards=3)'"),
+        ("kuhn_poker(players=3)", "3 player(s)"),
+        ("bargaining", "general sum payoffs"),
+        ("matrix_rps", "simultaneous moves"),
+        ("tic_tac_toe", "more than 50,000 information states|more than 1,000,000 histories"),
+        ("liars_dice_ir", "no perfect recall"),
+    ],
+)
+def test_games_that_cannot_be_used(name: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(GameError) as error:
+        extensive.load_game(name)
+    assert any(part in str(error.value) for part in message.split("|")), str(error.value)
+    assert len(str(error.value)) < 250
+    if "(" not in name:
+        assert capfd.readouterr().err == ""
+
+
+@needs_openspiel
+def test_limits_of_size() -> None:
+    with pytest.raises(GameError, match="more than 11 information states"):
+        extensive.load_game("kuhn_poker", max_infostates=11)
+    with pytest.raises(GameError, match="more than 57 histories"):
+        extensive.load_game("kuhn_poker", max_histories=57)
+    assert extensive.load_game("kuhn_poker", max_infostates=12, max_histories=58).num_infostates == 12
+    with pytest.raises(ConfigError, match="max_infostates is 0"):
+        extensive.load_game("kuhn_poker", max_infostates=0)
+
+
+@pytest.mark.parametrize("name", ["ogda", "hamiltonian", "adagrad_norm", "bt_rlhf", "iterative_dpo"])
+def test_methods_without_behavioural_form(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"method '{name}' has no behavioural form"):
+        extensive.behavioural_form(methods.build_method(name))
+
+
+@pytest.mark.parametrize("name", ["omwu", "sppo", "egpo", "nash_md", "inpo"])
+def test_methods_without_sampled_form(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"method '{name}' has no sampled form"):
+        extensive.sampled_form(methods.build_method(name))
+
+
+@needs_openspiel
+def test_runs_that_cannot_start(kuhn: extensive.ExtensiveGame) -> None:
+    for run in (extensive.run_exact, extensive.run_sampled):
+        with pytest.raises(ConfigError, match="updates is -1"):
+            run(methods.mpo(), kuhn, -1)
+        with pytest.raises(ConfigError, match=r"tremble is 1\.0"):
+            run(methods.mpo(), kuhn, 1, tremble=1.0)
+    with pytest.raises(ConfigError, match="updates is -1"):
+        extensive.run_cfr(kuhn, -1)
+    with pytest.raises(GameError, match=r"initial has shape \(2, 2\)"):
+        extensive.run_exact(methods.mpo(), kuhn, 1, initial=np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("episodes", 1), ("gradient_steps", 0), ("learning_rate", 0.0), ("hidden", ()), ("hidden", (8, 0))],
+)
+def test_settings_of_self_play(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} is"):
+        extensive.SelfPlaySettings(**{setting: value})  # type: ignore[arg-type] - wrong values are the point
