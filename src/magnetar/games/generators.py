@@ -61,7 +61,9 @@ def biased_rps(p01: float = 0.9, p12: float = 0.8, p20: float = 0.8) -> Preferen
     given = {"p01": p01, "p12": p12, "p20": p20}
     for setting, value in given.items():
         check_between(setting, value, 0.0, 1.0)
-    win_prob = [[0.5, p01, 1.0 - p20], [1.0 - p01, 0.5, p12], [p20, 1.0 - p12, 0.5]]
+    # Rounded, so that the complement of 0.8 is the decimal 0.2 and the matrix is the published one to the last bit.
+    p10, p21, p02 = (round(1.0 - p, 15) for p in (p01, p12, p20))
+    win_prob = [[0.5, p01, p02], [p10, 0.5, p12], [p20, p21, 0.5]]
     default = given == {"p01": 0.9, "p12": 0.8, "p20": 0.8}
     return PreferenceGame(win_prob, name="biased_rps" if default else f"biased_rps({p01}, {p12}, {p20})")
 
