@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from magnetar.games.extensive.exact import ExtensiveTrace, check_tremble, counte
 from magnetar.games.extensive.openspiel import Exploitability, infostate_tensors
 from magnetar.games.extensive.tree import CHANCE, TERMINAL, ExtensiveGame
 from magnetar.methods import MagnetClock, Method
-from magnetar.methods.objectives import PolicyGradient
+from magnetar.methods.objectives import PolicyGradient, RewardTransformedPolicyGradient
 from magnetar.types import RolloutBatch
 
-__all__ = ["Episodes", "SelfPlaySettings", "decision_batch", "play_episodes", "run_sampled", "sampled_form"]
+__all__ = ["Decisions", "Episodes", "SelfPlaySettings", "play_episodes", "run_sampled", "sampled_form"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -110,58 +109,107 @@ def play_episodes(game: ExtensiveGame, policy_IA: FloatArray, episodes: int, rng
     return Episodes(infostate, action, mask, np.stack([won, -won], axis=1))
 
 
-BatchMaker: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PolicyGradient], RolloutBatch]
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    r"""What a batch of episodes says about each action, with equal decisions merged.
 
+    The baseline is that of a group: the mean result of the *other* decisions at the same information state,
+    ``A_i = w_i − mean_{j ≠ i} w_j``, with w the episode's result mapped to [0, 1]. It does not depend on the action
+    taken, so the gradient stays unbiased, and no critic has to be learned. Rows of the same information state, action
+    and sign of A are merged into one with their mean and their number as weight: every policy-gradient loss, the
+    clipped one too, is linear in A as long as its sign stays, so the loss is exactly that of the single decisions.
 
-def decision_batch(game: ExtensiveGame, episodes: Episodes) -> BatchMaker:
-    r"""Episodes in the form in which a language model's responses reach an objective.
-
-    What a player knows before its first decision is the prompt, its decisions are the tokens, the episode's result the
-    payoff of the whole response. The baseline is that of a group: the mean result of the *other* episodes with the same
-    prompt, ``A_i = w_i − mean_{j ≠ i} w_j`` with w the result mapped to [0, 1]. It depends on nothing that the player
-    decided, so the gradient stays unbiased for every decision, and no critic has to be learned. An objective subtracts
-    1/2 from payoffs itself; hence ``payoff_BG = 1/2 + A_i``, which may leave [0, 1].
-
-    Args:
-        game: The listed game.
-        episodes: From `play_episodes`.
-
-    Returns:
-        A function that makes the batch from tables of log-probabilities, shape (I, A), of the current policy, the
-        behaviour and the magnet, and from the objective, which says what it needs. B = 1; G counts the (episode,
-        player) pairs with a decision.
+    Attributes:
+        infostate: Shape (G,).
+        action: Shape (G,).
+        advantage: Mean of A, shape (G,).
+        weight: Share of the decisions, shape (G,), sums to one.
     """
-    some = episodes.mask.any(axis=2)
-    infostate, action, mask = (array[some] for array in (episodes.infostate, episodes.action, episodes.mask))
-    result = (episodes.payoff[some] / game.payoff_bound + 1.0) / 2.0
-    prompt = infostate[:, 0]
-    count = np.bincount(prompt, minlength=game.num_infostates)[prompt]
-    total = np.bincount(prompt, weights=result, minlength=game.num_infostates)[prompt]
-    baseline = np.where(count > 1, (total - result) / np.maximum(count - 1, 1), 0.5)
-    payoff_BGH = torch.from_numpy(0.5 + result - baseline)[None, :, None]
-    infostate_GT, action_GT, mask_GT = (torch.from_numpy(array) for array in (infostate, action, mask))
-    weight_BG = torch.full((1, len(result)), 1.0 / len(result), dtype=torch.float64)
 
-    def make(current: Tensor, behavior: Tensor, magnet: Tensor | None, objective: PolicyGradient) -> RolloutBatch:
-        def of(table: Tensor) -> Tensor:
-            return table[infostate_GT, action_GT][None]
+    infostate: Tensor
+    action: Tensor
+    advantage: Tensor
+    weight: Tensor
 
-        def kl_to(table: Tensor) -> Tensor:
-            return (current.exp() * (current - table)).sum(-1)[infostate_GT][None]
+    @classmethod
+    def collect(cls, game: ExtensiveGame, episodes: Episodes, fee_IA: FloatArray | None = None) -> "Decisions":
+        """Merge the decisions of all episodes.
 
-        return RolloutBatch(
-            logp_BGT=of(current),
-            behavior_logp_BGT=of(behavior),
-            magnet_logp_BGT=None if magnet is None else of(magnet),
-            mask_BGT=mask_GT[None],
-            win_prob_BGH=payoff_BGH,
-            opponent_weight_BGH=torch.ones_like(payoff_BGH),
-            response_weight_BG=weight_BG,
-            magnet_kl_BGT=None if magnet is None or not objective.needs_magnet_distribution else kl_to(magnet),
-            behavior_kl_BGT=kl_to(behavior) if objective.needs_behavior_distribution else None,
+        Args:
+            game: The listed game.
+            episodes: From `play_episodes`.
+            fee_IA: Paid to the other player by whoever takes an action, on the scale of win probabilities, shape
+                (I, A). A decision answers for the fees that its player pays later and for those that it receives; its
+                own is the objective's business.
+
+        Returns:
+            The decisions.
+        """
+        wins = (episodes.payoff / game.payoff_bound + 1.0) / 2.0
+        result = np.repeat(wins[:, :, None], episodes.mask.shape[2], axis=2)
+        if fee_IA is not None:
+            paid = np.where(episodes.mask, fee_IA[episodes.infostate, episodes.action], 0.0)
+            total = paid.sum(axis=2, keepdims=True)
+            result += total[:, ::-1] - (total - np.cumsum(paid, axis=2))
+        infostate, action = episodes.infostate[episodes.mask], episodes.action[episodes.mask]
+        result = result[episodes.mask]
+        count = np.bincount(infostate, minlength=game.num_infostates)[infostate]
+        total = np.bincount(infostate, weights=result, minlength=game.num_infostates)[infostate]
+        # A decision without company says nothing about whether its action was better than others: no advantage.
+        others = np.where(count > 1, (total - result) / np.maximum(count - 1, 1), result)
+        advantage = result - others
+        key = (infostate * game.num_actions + action) * 2 + (advantage > 0)
+        merged, where, number = np.unique(key, return_inverse=True, return_counts=True)
+        return cls(
+            infostate=torch.from_numpy(merged // (2 * game.num_actions)),
+            action=torch.from_numpy(merged // 2 % game.num_actions),
+            advantage=torch.from_numpy(np.bincount(where, weights=advantage) / number),
+            weight=torch.from_numpy(number / len(key)),
         )
 
-    return make
+    def batch(
+        self, current_IA: Tensor, behavior_IA: Tensor, magnet_IA: Tensor, objective: PolicyGradient
+    ) -> RolloutBatch:
+        """The decisions in the form in which a language model's responses reach an objective.
+
+        An information state is the prompt, an action a response of one token, the result of its episode the payoff. An
+        objective subtracts 1/2 from payoffs itself, so 1/2 is added to advantages here.
+
+        Args:
+            current_IA: Log-probabilities of the trained policy, shape (I, A), differentiable.
+            behavior_IA: The same of the policy that played the episodes.
+            magnet_IA: The same of the magnet.
+            objective: Says what it needs.
+
+        Returns:
+            The batch; B = 1 and T = 1.
+        """
+
+        def of(table: Tensor) -> Tensor:
+            return table[self.infostate, self.action][None, :, None]
+
+        def kl_to(table: Tensor) -> Tensor:
+            return (current_IA.exp() * (current_IA - table)).sum(-1)[self.infostate][None, :, None]
+
+        payoff_BGH = 0.5 + self.advantage[None, :, None]
+        return RolloutBatch(
+            logp_BGT=of(current_IA),
+            behavior_logp_BGT=of(behavior_IA),
+            magnet_logp_BGT=of(magnet_IA) if objective.needs_magnet else None,
+            mask_BGT=torch.ones_like(payoff_BGH, dtype=torch.bool),
+            win_prob_BGH=payoff_BGH,
+            opponent_weight_BGH=torch.ones_like(payoff_BGH),
+            response_weight_BG=self.weight[None],
+            magnet_kl_BGT=kl_to(magnet_IA) if objective.needs_magnet_distribution else None,
+            behavior_kl_BGT=kl_to(behavior_IA) if objective.needs_behavior_distribution else None,
+        )
+
+
+def _fees(objective: PolicyGradient, behavior_IA: Tensor, magnet_IA: Tensor) -> FloatArray | None:
+    """``α log(π_k/ρ)`` of each action if the magnet is in the reward, else None."""
+    if not isinstance(objective, RewardTransformedPolicyGradient):
+        return None
+    return (objective.magnet_strength * (behavior_IA - magnet_IA)).numpy()
 
 
 def run_sampled(
@@ -274,12 +322,12 @@ class _Learner:
 
     def learn(self, episodes: Episodes, update: int) -> None:
         """Steps of Adam on one batch."""
-        make = decision_batch(self.game, episodes)
         with torch.no_grad():
             behavior = self.table(self.network)
-        magnet = self.magnet_table() if self.objective.needs_magnet else None
+        magnet = self.magnet_table()
+        decisions = Decisions.collect(self.game, episodes, _fees(self.objective, behavior, magnet))
         for _ in range(self.settings.gradient_steps):
-            batch = make(self.table(self.network), behavior, magnet, self.objective)
+            batch = decisions.batch(self.table(self.network), behavior, magnet, self.objective)
             loss = (self.objective(batch).loss_BG * batch.response_weight_BG).sum()
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(f"the loss in update {update} is {loss.item()}; use a smaller learning rate")

@@ -39,8 +39,8 @@ def test_both_feedbacks_are_run_printed_written_and_drawn(tmp_path: Path, capsys
 
 def test_settings_reach_the_methods(tmp_path: Path) -> None:
     record = tmp_path / "r.json"
-    words = ["--feedback", "exact", "--methods", "mpo", "--updates", "7", "--step_size", "0.7", "--magnet_strength", "0.3",
-             "--magnet_every", "3", "--tremble", "0.25", "--json", str(record)]  # fmt: skip
+    words = ["--feedback", "exact", "--methods", "mpo", "--updates", "7", "--step_size", "0.7", "--magnet_strength",
+             "0.3", "--magnet_every", "3", "--tremble", "0.25", "--json", str(record)]  # fmt: skip
     assert main(words) == 0
     plain, trembling, cfr = json.loads(record.read_text())["curves"]
     assert plain["settings"]["step_size"] == 0.7
