@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.errors import ConfigError
 from magnetar.games.extensive.exact import ExtensiveTrace, counted, measuring_points
 from magnetar.games.extensive.openspiel import Exploitability, policy_from_openspiel, require_openspiel
 from magnetar.games.extensive.tree import ExtensiveGame
@@ -41,12 +40,9 @@ def run_cfr(
 
     Source: Zinkevich et al., Regret minimization in games with incomplete information, 2007.
     """
-    if updates < 0:
-        raise ConfigError(f"updates is {updates}, expected at least 0")
+    points = measuring_points(updates, measure_at)
     solver = require_openspiel().CFRSolver(game.openspiel)
     measure = Exploitability(game) if measure is None else measure
-    points = measuring_points(updates) if measure_at is None else np.unique(np.fromiter(measure_at, dtype=np.int64))
-    points = points[(points >= 0) & (points <= updates)]
     wanted = set(points.tolist())
     last, averages = [], []
 

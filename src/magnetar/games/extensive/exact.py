@@ -83,17 +83,26 @@ def behavioural_form(method: Method) -> PayoffObjective:
     return objective
 
 
-def measuring_points(updates: int, points: int = 60) -> IntArray:
-    """Numbers of updates at which to measure: evenly spaced, first and last included.
+def measuring_points(updates: int, measure_at: Iterable[int] | None = None) -> IntArray:
+    """Numbers of updates at which to measure.
 
     Args:
         updates: Updates of the run, at least 0.
-        points: About how many, at least 2.
+        measure_at: Wanted numbers; those beyond the run are left out. By default about 60, evenly spaced, the start and
+            the end included.
 
     Returns:
         Increasing integers from 0 to ``updates``.
+
+    Raises:
+        ConfigError: Negative updates.
     """
-    return np.unique(np.linspace(0, updates, min(points, updates + 1)).round().astype(np.int64))
+    if updates < 0:
+        raise ConfigError(f"updates is {updates}, expected at least 0")
+    if measure_at is None:
+        return np.unique(np.linspace(0, updates, min(60, updates + 1)).round().astype(np.int64))
+    points = np.unique(np.fromiter(measure_at, dtype=np.int64))
+    return points[(points >= 0) & (points <= updates)]
 
 
 def run_exact(
@@ -140,15 +149,12 @@ def run_exact(
 
     Source: arXiv:2410.16714, Algorithm 1, and arXiv:2206.05825, section 5 (behavioural form).
     """
-    if updates < 0:
-        raise ConfigError(f"updates is {updates}, expected at least 0")
+    points = measuring_points(updates, measure_at)
     check_tremble(tremble)
     behavioural_form(method)
     start = game.uniform_policy() if initial is None else game.check_policy(initial, "initial")
     state = _State(method, game, start, tremble)
     measure = Exploitability(game) if measure is None else measure
-    points = measuring_points(updates) if measure_at is None else np.unique(np.fromiter(measure_at, dtype=np.int64))
-    points = points[(points >= 0) & (points <= updates)]
     wanted = set(points.tolist())
     last, averages = [], []
 

@@ -1,6 +1,6 @@
 """Self-play with a neural policy: episodes are sampled, and the loss is the method's own, from `magnetar.methods`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,7 +220,7 @@ def run_sampled(
     seed: int = 0,
     settings: SelfPlaySettings | None = None,
     tremble: float = 0.0,
-    measure_at: Sequence[int] | None = None,
+    measure_at: Iterable[int] | None = None,
     measure: Callable[[FloatArray], float] | None = None,
     progress: bool = False,
 ) -> ExtensiveTrace:
@@ -250,14 +250,11 @@ def run_sampled(
 
     Source: arXiv:2410.16714, Algorithm 1.
     """
-    if updates < 0:
-        raise ConfigError(f"updates is {updates}, expected at least 0")
+    points = measuring_points(updates, measure_at)
     check_tremble(tremble)
     learner = _Learner(method, game, settings or SelfPlaySettings(), seed, tremble)
     rng = np.random.default_rng(seed)
     measure = Exploitability(game) if measure is None else measure
-    points = measuring_points(updates) if measure_at is None else np.unique(np.array(measure_at, dtype=np.int64))
-    points = points[(points >= 0) & (points <= updates)]
     wanted, last, moves = set(points.tolist()), [], []
     if 0 in wanted:
         last.append(measure(learner.policy()))
