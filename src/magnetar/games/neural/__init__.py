@@ -7,7 +7,14 @@
 6
 """
 
-from magnetar.games.neural.groups import EnumeratedFeedback, GroupFeedback, GroupSampling, JudgedGroup
+from magnetar.games.neural.groups import (
+    EnumeratedFeedback,
+    GroupFeedback,
+    GroupSampling,
+    JudgedGroup,
+    Judgement,
+    OpponentShare,
+)
 from magnetar.games.neural.losses import OptimizerSettings, group_loss
 from magnetar.games.neural.policies import MLPPolicy, TabularPolicy
 from magnetar.games.neural.run import NeuralTrace, run_neural
@@ -17,8 +24,10 @@ __all__ = [
     "GroupFeedback",
     "GroupSampling",
     "JudgedGroup",
+    "Judgement",
     "MLPPolicy",
     "NeuralTrace",
+    "OpponentShare",
     "OptimizerSettings",
     "TabularPolicy",
     "group_loss",

@@ -11,7 +11,7 @@ from torch import Tensor
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods import group_opponent_weights
 
-__all__ = ["EnumeratedFeedback", "GroupFeedback", "GroupSampling", "JudgedGroup", "OpponentShare"]
+__all__ = ["EnumeratedFeedback", "GroupFeedback", "GroupSampling", "JudgedGroup", "Judgement", "OpponentShare"]
 
 Judgement = Literal["outcome", "probability"]
 
