@@ -92,6 +92,8 @@ def write_game_page(
         DataError: The page cannot be written, or a plot cannot be read.
     """
     games = len(sections)
+    # Where many games are folded away, one picture of what the methods do stays in view.
+    first_simplex = next((section for section in sections if section.simplex_plot), None)
     text = (
         page_environment()
         .get_template("games.html.j2")
@@ -109,7 +111,7 @@ def write_game_page(
             sections=[
                 (section, _svg_or_none(section.gap_plot), _svg_or_none(section.simplex_plot)) for section in sections
             ],
-            unfolded=games <= OPEN_UP_TO,
+            unfolded=[games <= OPEN_UP_TO or section is first_simplex for section in sections],
             several=games > 1,
             gap=_gap,
             number=_number,
@@ -174,7 +176,9 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _gap(value: object) -> str:
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "") if isinstance(value, float) else "–"
+    if not isinstance(value, float):
+        return "–"
+    return "0" if value == 0 else f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
 def _number(value: object) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError
 from magnetar.games import Trace
+from magnetar.games.cells import target_text
 from magnetar.reports.plot_style import DOUBLE_COLUMN, LIGHT, STYLE, LineLook, check_plot_path, looks, save
 
 __all__ = ["GapCurve", "check_plot_path", "draw_gap_plot", "draw_profile_plot"]
@@ -154,7 +155,7 @@ def draw_profile_plot(
             axes.set_ylim(0, 1)
             axes.grid(which="major")
             axes.tick_params(which="minor", bottom=False)
-            axes.set_title(f"gap ≤ {target:g}", pad=4)
+            axes.set_title(f"gap ≤ {target_text(target)}", pad=4)
         panels[0].set_ylabel(f"share of {games} game{'s' if games != 1 else ''} solved")
         panels[len(panels) // 2].set_xlabel("evaluations of the payoffs")
         handles, labels = panels[0].get_legend_handles_labels()

@@ -204,10 +204,7 @@ def _short(name: str, limit: int = 18) -> str:
 
 def _draw(axes: Axes, one: Trajectory, star: FloatArray, with_notes: bool) -> None:
     points = _place(one.policies)
-    # A path that goes round many times stays readable when it is thin.
-    length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-    width = 1.1 if length < 6 else 0.6 if length < 30 else 0.3
-    axes.plot(*points.T, color=PATH, linewidth=width, solid_joinstyle="round", zorder=4)
+    axes.plot(*points.T, color=PATH, linewidth=_width(points), solid_joinstyle="round", zorder=4)
     for where in (0.12, 0.55, 1.3):
         _arrowhead(axes, points, where)
     numbered = _draw_magnets(axes, one) if one.magnets is not None else []
@@ -225,11 +222,17 @@ def _draw(axes: Axes, one: Trajectory, star: FloatArray, with_notes: bool) -> No
         _notes(axes, one, points, numbered)
 
 
+def _width(points: FloatArray) -> float:
+    """A path that goes round many times stays readable when it is thin."""
+    length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+    return 1.1 if length < 6 else 0.6 if length < 30 else 0.3
+
+
 def _draw_magnets(axes: Axes, one: Trajectory) -> list[FloatArray]:
     """Magnets as numbered points joined by a dashed line; returns where the numbered ones are."""
     assert one.magnets is not None
     places = _place(one.magnets)
-    axes.plot(*places.T, color=MAGNET, linewidth=1.0, linestyle=(0, (3, 1.6)), zorder=5)
+    axes.plot(*places.T, color=MAGNET, linewidth=0.9 * _width(places), linestyle=(0, (3, 1.6)), zorder=5)
     numbered: list[FloatArray] = []
     for number, place in enumerate(places, start=1):
         last = _place(one.policies[-1])  # its square must stay visible
@@ -242,7 +245,7 @@ def _draw_magnets(axes: Axes, one: Trajectory) -> list[FloatArray]:
             axes.annotate(str(number), place, ha="center", va="center_baseline", fontsize=5.6, color="#7a2f04",
                           fontweight="bold", zorder=7)  # fmt: skip
         else:
-            axes.plot(*place, marker="o", markersize=1.8, color=MAGNET, zorder=6)
+            axes.plot(*place, marker="o", markersize=min(1.8, 1.7 * _width(places)), color=MAGNET, zorder=6)
     return numbered
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from magnetar import games, methods
 from magnetar.cli.games import main
+from magnetar.games.suite import SUITES, suite
 
 KEYS = ["game", "method", "updates", "evaluations", "final_gap", "best_gap", "average_gap", "policy"]
 Capture = pytest.CaptureFixture[str]
@@ -123,3 +124,54 @@ def test_words_that_do_not_parse_end_with_code_two(capsys: Capture, words: list[
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "usage: magnetar games" in capsys.readouterr().err
+
+
+def test_settings_in_words_reach_the_method(capsys: Capture) -> None:
+    found = run_json(
+        capsys, *["--set", "step_size=1.2", "magnet_every=7", "--magnet_strength", "0.3", "--updates", "20"]
+    )
+    assert found == run_json(
+        capsys, *["--step-size", "1.2", "--magnet-every", "7", "--set", "magnet_strength=0.3", "--updates", "20"]
+    )
+    assert found["policy"] != run_json(capsys, "--updates", "20")["policy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--set step_size", "'step_size' is no setting, expected KEY=VALUE"),
+        ("--set step_sice=1", "did you mean 'step_size'?"),
+        ("--set step_size=1 --step_size 2", "setting 'step_size' is given twice"),
+        ("--method mpo:step_size=2", "expected a name alone; give settings by --set"),
+        ("--game random:actions=4 --simplex a.svg", "4 actions, expected 3 for a picture of the simplex"),
+        ("--simplex a.gif", "suffix '.gif'"),
+        ("--updates 1000000000000", "updates is 1,000,000,000,000, expected at least 0 and at most"),
+        ("--step_size inf", "step_size is inf, expected a positive, finite number"),
+    ],
+)
+def test_settings_and_pictures_that_cannot_be(capsys: Capture, tmp_path: Path, words: str, message: str) -> None:
+    assert main(["run", "--json", *words.replace(" a.", f" {tmp_path}/a.").split()]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_simplex_draws_the_path(capsys: Capture, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"path{suffix}"
+    words = ["run", "--game", "biased_rps", "--updates", "30", "--simplex", str(path)]
+    assert main(words) == 0
+    assert path.stat().st_size > 1000
+    assert f"picture written to {path}" in capsys.readouterr().err
+
+
+def test_list_as_json_holds_settings_with_defaults(capsys: Capture) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    by_name = {row["name"]: row for row in found["methods"]}
+    assert list(by_name) == list(methods.METHODS)
+    assert by_name["mpo"]["settings"] == {"step_size": 1.0, "magnet_strength": 0.1, "magnet_every": 10}
+    assert by_name["mpo"]["converges_to"] == "original equilibrium"
+    assert {"random_game", "biased_rps"} <= {row["name"] for row in found["games"]}
+    assert all(set(row) == {"name", "summary", "settings"} for row in found["games"])
+    suites = {row["name"]: row["games"] for row in found["suites"]}
+    assert suites == {name: len(suite(name)) for name in SUITES}

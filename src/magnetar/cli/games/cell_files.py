@@ -102,7 +102,8 @@ class ComparisonFolder:
         if not path.exists():
             return None, ""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # Opened here: of a damaged archive np.load would leave the file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if str(archive["identity"]) != _identity(cell):
                     return None, f"{path.name} holds another cell"
                 arrays = {name: archive[name] for name in ARRAYS}
