@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import inspect
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -218,12 +217,14 @@ def apart(points: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
 
 def trim_svg(path: Path) -> None:
     """Round coordinates to a hundredth of a point, which no eye sees and which makes the file smaller."""
-    text = path.read_text(encoding="utf-8")
-    text = re.sub(r"(?<![\w#.])-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".svg", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    text = re.sub(r"(?<![\w#.])-?\d+\.\d{3,}", rounded, path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+
+
+def rounded(number: re.Match[str]) -> str:
+    """A number of an SVG file with two decimals, or with four where it is a scale or another small number."""
+    value = float(number[0])
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def has_magnet(method: Method, trace: games.Trace) -> bool:

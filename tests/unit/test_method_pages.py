@@ -100,7 +100,7 @@ with_slow_ones_marked = [pytest.param(name, marks=[pytest.mark.slow] * (name in 
 
 @pytest.mark.parametrize("name", with_slow_ones_marked)
 def test_the_numbers_are_those_that_the_method_gives(name: str) -> None:
-    """Every number of the table again; rounding may differ by machine, and a path of jumps may end elsewhere."""
+    """Every number of the table again; a machine that rounds otherwise may change the second digit by one."""
 
     def numbers(block: str) -> np.ndarray:
         cells = [row.split(" | ")[1:] for row in block.split("\n\n")[1].splitlines()[2:]]
@@ -109,8 +109,7 @@ def test_the_numbers_are_those_that_the_method_gives(name: str) -> None:
 
     stated = numbers(between_markers(text_of(name), "measured"))
     measured = numbers(script.measured_block(name, script.measure(name)))
-    tolerance = 0.5 if name in ("adagrad_norm", "iterative_dpo") else 0.03
-    np.testing.assert_allclose(stated, measured, rtol=tolerance, atol=1e-12)
+    np.testing.assert_allclose(stated, measured, rtol=0.11)
 
 
 @every_page
