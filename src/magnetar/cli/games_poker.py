@@ -19,11 +19,17 @@ from magnetar.reports.plot_style import check_plot_path
 
 __all__ = ["main"]
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "kuhn_poker": {"step_size": 1.0, "magnet_strength": 0.1, "magnet_every": 30, "tremble": 0.0},
-    "leduc_poker": {"step_size": 2.0, "magnet_strength": 0.02, "magnet_every": 100, "tremble": 1e-3},
+PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    ("kuhn_poker", "exact"): {"step_size": 1.0, "magnet_strength": 0.1, "magnet_every": 30, "tremble": 0.0},
+    ("kuhn_poker", "sampled"): {"step_size": 1.0, "magnet_strength": 0.1, "magnet_every": 20, "tremble": 0.0},
+    ("leduc_poker", "exact"): {"step_size": 2.0, "magnet_strength": 0.02, "magnet_every": 100, "tremble": 1e-3},
+    ("leduc_poker", "sampled"): {"step_size": 1.0, "magnet_strength": 0.05, "magnet_every": 100, "tremble": 1e-2},
 }
-SAMPLED_EVERY = 20  # updates between magnet moves when each update is a few steps of Adam on a sample
+SELF_PLAY = {
+    "kuhn_poker": {"episodes": 4096, "learning_rate": 2e-3},
+    "leduc_poker": {"episodes": 16384, "learning_rate": 1e-3},
+}
+USUAL = "kuhn_poker"  # whose settings other games start from
 LABELS = {
     ("exact", "mpo"): "MPO",
     ("exact", "mpo_rt"): "MPO-RT",
@@ -69,11 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampled_updates", "--sampled-updates", type=int, default=400, metavar="N",
         help="updates of the network (default: 400)")  # fmt: skip
     add("--seeds", type=int, default=3, metavar="N", help="sampled runs of each method (default: 3)")
-    add("--episodes", type=int, default=4096, metavar="N", help="episodes sampled for each update (default: 4096)")
+    add("--episodes", type=int, metavar="N", help="episodes sampled for each update (default: 4096, leduc_poker 16384)")
+    add("--learning_rate", "--learning-rate", type=float, metavar="RATE",
+        help="of Adam, for the network (default: 0.002, leduc_poker 0.001)")  # fmt: skip
     add("--step_size", "--step-size", type=float, metavar="ETA", help=_preset_help("step_size"))
     add("--magnet_strength", "--magnet-strength", type=float, metavar="ALPHA", help=_preset_help("magnet_strength"))
-    add("--magnet_every", "--magnet-every", type=int, metavar="N", help=_preset_help("magnet_every") + f"; sampled "
-        f"{SAMPLED_EVERY}")  # fmt: skip
+    add("--magnet_every", "--magnet-every", type=int, metavar="N", help=_preset_help("magnet_every"))  # fmt: skip
     add("--tremble", type=float, metavar="EPSILON", help="above 0: also run each method that moves its magnet with "
         "this much uniform play mixed into it; " + _preset_help("tremble"))  # fmt: skip
     add("--plot", metavar="FILE", help="draw the curves (.png, .svg or .pdf)")
@@ -82,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _preset_help(setting: str) -> str:
-    return "default: " + ", ".join(f"{preset[setting]:g} ({game})" for game, preset in PRESETS.items())
+    values = (f"{preset[setting]:g} ({game}, {feedback})" for (game, feedback), preset in PRESETS.items())
+    return "default: " + ", ".join(values)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -119,20 +127,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace, game: extensive.ExtensiveGame) -> list[Callable[[list[PokerCurve]], None]]:
     """Every run, built (and refused) before the first one starts; a run appends its curve."""
-    preset = PRESETS.get(arguments.game, PRESETS["kuhn_poker"])
-    chosen = {key: value if getattr(arguments, key) is None else getattr(arguments, key)
-              for key, value in preset.items()}  # fmt: skip
-    tremble = chosen.pop("tremble")
-    check_tremble(tremble)
+    settings = extensive.SelfPlaySettings(**_chosen(arguments, SELF_PLAY.get(arguments.game, SELF_PLAY[USUAL])))
     measure = extensive.Exploitability(game)
     progress = sys.stderr.isatty()
     plan: list[Callable[[list[PokerCurve]], None]] = []
     feedbacks = ("exact", "sampled") if arguments.feedback == "both" else (arguments.feedback,)
     for feedback in feedbacks:
+        wanted = _chosen(arguments, PRESETS.get((arguments.game, feedback), PRESETS[USUAL, feedback]))
+        tremble = wanted.pop("tremble")
+        check_tremble(tremble)
         for name in dict.fromkeys(arguments.methods):
-            wanted = dict(chosen)
-            if feedback == "sampled" and arguments.magnet_every is None:
-                wanted["magnet_every"] = SAMPLED_EVERY
             method = _method(name, feedback, wanted)
             (extensive.behavioural_form if feedback == "exact" else extensive.sampled_form)(method)
             moves = not isinstance(method.magnet, methods.FixedMagnet)
@@ -140,10 +144,15 @@ def _plan(arguments: argparse.Namespace, game: extensive.ExtensiveGame) -> list[
                 if feedback == "exact":
                     plan.append(_exact_run(method, game, arguments.updates, epsilon, measure, progress))
                 else:
-                    plan.append(_sampled_run(method, game, arguments, epsilon, measure, progress))
+                    plan.append(_sampled_run(method, game, arguments, settings, epsilon, measure, progress))
         if feedback == "exact":
             plan.append(_cfr_run(game, arguments.updates, measure, progress))
     return plan
+
+
+def _chosen(arguments: argparse.Namespace, preset: dict[str, Any]) -> dict[str, Any]:
+    """The preset, with what was asked for in its place."""
+    return {key: value if getattr(arguments, key) is None else getattr(arguments, key) for key, value in preset.items()}
 
 
 def _method(name: str, feedback: str, wanted: dict[str, Any]) -> methods.Method:
@@ -171,11 +180,9 @@ def _exact_run(
 
 
 def _sampled_run(
-    method: methods.Method, game: extensive.ExtensiveGame, arguments: argparse.Namespace, tremble: float,
-    measure: extensive.Exploitability, progress: bool,
+    method: methods.Method, game: extensive.ExtensiveGame, arguments: argparse.Namespace,
+    settings: extensive.SelfPlaySettings, tremble: float, measure: extensive.Exploitability, progress: bool,
 ) -> Callable[[list[PokerCurve]], None]:  # fmt: skip
-    settings = extensive.SelfPlaySettings(episodes=arguments.episodes)
-
     def run(curves: list[PokerCurve]) -> None:
         traces: list[extensive.ExtensiveTrace] = []
         try:

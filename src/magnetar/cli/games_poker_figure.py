@@ -62,6 +62,7 @@ def draw_poker_figure(curves: Sequence[PokerCurve], path: str | Path, title: str
     """
     panels = [feedback for feedback in ("exact", "sampled") if any(c.feedback == feedback for c in curves)]
     methods = list(dict.fromkeys(c.method for c in curves if not c.is_yardstick))
+    methods.sort(key=lambda method: "+" in method)  # variants last: a method has the same colour in every figure
     look = dict(zip(methods, looks(len(methods)), strict=True))
     with rc_context(STYLE):
         figure = Figure(figsize=(DOUBLE_COLUMN if len(panels) == 2 else 4.2, 2.9), layout="constrained")

@@ -93,6 +93,7 @@ def test_sigint_on_the_real_command(tmp_path: Path) -> None:
         (["--sampled_updates", "-1"], "--sampled_updates is -1"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--episodes", "1"], "episodes is 1"),
+        (["--learning_rate", "0"], "learning_rate is 0.0"),
         (["--methods", "mpoo"], "did you mean 'mpo'"),
         (["--methods", "hamiltonian"], "'hamiltonian' has no behavioural form"),
         (["--methods", "omwu"], "'omwu' has no sampled form"),
