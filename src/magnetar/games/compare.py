@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +138,7 @@ class Cell:
             "definition": self.choice.definition,
             "updates": self.updates,
             "start": self.start,
+            "version": version("magnetar"),
         }
 
 

@@ -164,7 +164,8 @@ def draw_profile_plot(
 
 
 def _draw_curve(axes: Axes, curve: GapCurve, look: LineLook, phase: float, alone: bool, log_x: bool) -> None:
-    x, y = _thinned(curve.evaluations, np.maximum(curve.gap, FLOOR), log_x)
+    bins = 300 if alone else 160  # many curves make a large file
+    x, y = _thinned(curve.evaluations, np.maximum(curve.gap, FLOOR), log_x, bins)
     axes.plot(
         x,
         y,
@@ -179,7 +180,7 @@ def _draw_curve(axes: Axes, curve: GapCurve, look: LineLook, phase: float, alone
         zorder=3,
     )
     if curve.average_gap is not None:
-        x, y = _thinned(curve.evaluations, np.maximum(curve.average_gap, FLOOR), log_x)
+        x, y = _thinned(curve.evaluations, np.maximum(curve.average_gap, FLOOR), log_x, bins)
         color = "#c8500a" if alone else look.color
         label = "average of all iterates" if alone else "_average"
         axes.plot(x, y, color=color, linewidth=1.0, linestyle=(0, (4, 2)), label=label, zorder=2)
@@ -191,7 +192,7 @@ def _draw_curve(axes: Axes, curve: GapCurve, look: LineLook, phase: float, alone
 
 
 def _thinned(
-    x: NDArray[np.int64], y: NDArray[np.float64], log_x: bool, bins: int = 300
+    x: NDArray[np.int64], y: NDArray[np.float64], log_x: bool, bins: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The lowest and the highest point of each narrow strip: what a person sees of a longer curve."""
     if log_x:

@@ -282,7 +282,9 @@ def _notes(axes: Axes, one: Trajectory, points: FloatArray, numbered: Sequence[F
     last = f"last policy:\ngap {_number(one.final_gap)}"
     left: tuple[str, FloatArray] | None = None
     if one.magnet_moves and len(numbered) > 1:
-        left = ("magnet moves\nhere, to the\npolicy", numbered[1])
+        corner = np.array([LEFT, HIGH])  # a line to the nearest crosses least of the path
+        nearest = min(numbered[1:], key=lambda place: float(np.linalg.norm(place - corner)))
+        left = ("magnet moves\nhere, to the\npolicy", nearest)
     elif one.magnets is not None:
         left = ("magnet, fixed\nat the start", _place(one.magnets[0]))
     elif one.average_policy is not None:
