@@ -26,12 +26,10 @@ from magnetar.errors import unknown_name
 from magnetar.methods import (
     METHODS,
     BradleyTerryFit,
-    HamiltonianDescent,
     Method,
     OracleObjective,
     SampledObjective,
 )
-from magnetar.methods.objectives import AdaptiveSubgradient
 from magnetar.reports.gap_plot import GapCurve, draw_gap_plot
 from magnetar.reports.simplex_plot import Trajectory, draw_simplex_plot
 
@@ -43,7 +41,7 @@ BUDGET = 4000  # evaluations of q
 SHOWN = (100, 1000, BUDGET)
 PATH_BUDGET = 500  # evaluations of q along the path in the simplex
 POLICIES_APART, MAGNETS_APART = 5e-4, 4e-3  # probability: nearer points of a path cannot be told apart in the figure
-ROUNDING = 1e-14  # gaps below this are rounding error and differ from machine to machine
+ROUNDING = 1e-12  # gaps below this may be rounding error and differ from machine to machine
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,9 @@ SETTINGS: dict[str | tuple[str, str], tuple[str, str, str]] = {
         "",
         "language models: KL terms summed over the vocabulary, or estimated from the sampled tokens",
     ),
+    "shrink": ("", "in (0, 1)", "the magnet moves when a step is this short beside the first one since its last move"),
+    "geometry": ("", "", "steps on probabilities, or on log-probabilities as language models take them"),
+    "proximal_scale": ("κ", "above 0", "pull of the magnet, in units of its gap"),
     "kl_coef": ("β", "above 0", "weight of KL(π‖ref), in logits of the scores per nat"),
     ("omd", "magnet_strength"): ("β", "above 0", "pull of the reference, in win probability per nat"),
     ("inpo", "magnet_strength"): ("β", "above 0", "pull of the reference (the paper's τ), in win probability per nat"),
@@ -101,6 +102,16 @@ SETTINGS: dict[str | tuple[str, str], tuple[str, str, str]] = {
     ("ogda", "step_size"): ("η", "above 0", "length of a step in probability, per unit of win probability"),
     ("hamiltonian", "step_size"): ("η", "above 0", "length of a step in logits, per unit of ∇H"),
     ("adagrad_norm", "step_size"): ("η", "above 0", "length of the first step in probability"),
+}
+
+
+# What objectives that ask the game itself keep from update to update, besides policy and magnet.
+KEPT_BY: dict[str, tuple[str, ...]] = {
+    "AdaptiveMagneticDescent": ("sum of policies", "last payoffs"),
+    "AdaptiveSubgradient": ("one number",),
+    "BradleyTerryFit": ("the matrix P",),
+    "HamiltonianDescent": (),
+    "Recall": ("all policies and payoffs evaluated",),
 }
 
 
@@ -169,9 +180,10 @@ def path_run(name: str) -> games.Trace:
 
 @cache
 def costs_nothing(name: str) -> bool:
-    """Whether the method has read all it needs after the first update, so that updates are what to count."""
-    cost = games.run(METHODS[name](), games.random_game(5, seed=0), updates=4).evaluations
-    return bool(cost[-1] == cost[1])
+    """Whether the first update reads the whole matrix and the others nothing, so that updates are what to count."""
+    game = games.random_game(5, seed=0)
+    cost = games.run(METHODS[name](), game, updates=4).evaluations
+    return bool(cost[-1] == cost[1] >= game.num_actions)
 
 
 def clock(trace: games.Trace) -> tuple[NDArray[np.int64], str]:
@@ -190,16 +202,21 @@ def skewed(actions: int) -> NDArray[np.float64]:
 def draw_figures(name: str, traces: Sequence[games.Trace]) -> None:
     """Gap against evaluations on all games from the uniform policy, and the path on the first from the skewed one."""
     FIGURES.mkdir(exist_ok=True)
-    curves = [
-        GapCurve(game.label, clock(trace)[0], trace.duality_gap, trace.average_gap)
-        for trace, game in zip(traces, GAMES, strict=True)
-    ]
+    curves = [gap_curve(trace, game.label) for trace, game in zip(traces, GAMES, strict=True)]
     spent = clock(traces[0])[1].replace("evaluations", "evaluations of the payoffs")
     draw_gap_plot(curves, FIGURES / f"{name}_gap.svg", f"{name}: duality gap", x_label=spent, log_x=True)
     path = Trajectory.from_trace(path_run(name), has_magnet(METHODS[name](), path_run(name)))
     draw_simplex_plot([thinned(path)], GAMES[0].build(), FIGURES / f"{name}_path.svg")
     for figure in (FIGURES / f"{name}_gap.svg", FIGURES / f"{name}_path.svg"):
         trim_svg(figure)
+
+
+def gap_curve(trace: games.Trace, label: str) -> GapCurve:
+    """Curve of a run without magnet ticks; where a method stopped asking, it stays to the end of the axis."""
+    spent, gap, average = clock(trace)[0], trace.duality_gap, trace.average_gap
+    if spent[-1] == spent[-2]:
+        spent, gap, average = np.append(spent, BUDGET), np.append(gap, gap[-1]), np.append(average, average[-1])
+    return GapCurve(label, spent, gap, average)
 
 
 def thinned(path: Trajectory) -> Trajectory:
@@ -333,11 +350,12 @@ def has_loss(method: Method) -> bool:
 
 
 def evaluations_words(method: Method) -> str:
-    """Evaluations of q that an update costs, as counted by the runner on a game of five actions."""
-    first, *rest = np.diff(games.run(method, games.random_game(5, seed=0), updates=100).evaluations)
+    """Evaluations of q that an update costs, as counted by the runner in the first ten updates on a game."""
+    game = games.random_game(50, seed=0)
+    first, *rest = np.diff(games.run(method, game, updates=10).evaluations)
     each = str(min(rest)) if min(rest) == max(rest) else f"{min(rest)} to {max(rest)}"
     once = first - max(rest)
-    return each if once <= 0 else f"{each}, and {'A' if once == 5 else once} once"
+    return each if once <= 0 else f"{each}, and {'A' if once == game.num_actions else once} once"
 
 
 def memory_words(method: Method) -> str:
@@ -348,12 +366,11 @@ def memory_words(method: Method) -> str:
         kept.append("magnet" if len(trace.magnet_moves) > 0 else "reference")
     if method.prediction == "optimistic":
         kept.append("last payoffs")
-    if isinstance(method.objective, BradleyTerryFit):
-        kept.append("the matrix P")
-    elif isinstance(method.objective, AdaptiveSubgradient):
-        kept.append("one number")
-    elif isinstance(method.objective, OracleObjective) and not isinstance(method.objective, HamiltonianDescent):
-        kept.append("its state")
+    if isinstance(method.objective, OracleObjective):
+        kind = type(method.objective).__name__
+        if kind not in KEPT_BY:
+            raise ValueError(f"what {kind} keeps between updates is not known; add it to KEPT_BY")
+        kept.extend(KEPT_BY[kind])
     return ", ".join(["policy", *kept])
 
 
