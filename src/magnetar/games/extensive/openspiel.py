@@ -72,7 +72,8 @@ def load_game(name: str, *, max_infostates: int = MAX_INFOSTATES, max_histories:
 def _unknown(name: str, known: list[str]) -> str:
     """The nearest name, and the two that are of use here rather than OpenSpiel's hundred."""
     message = unknown_name("OpenSpiel game", name, known)
-    return message.split("; known: ")[0].split("known: ")[0].rstrip(" ;") + "; for instance kuhn_poker, leduc_poker"
+    start = message.split("known: ")[0].rstrip(" ;")
+    return start if start.endswith("?") else f"{start}; for instance kuhn_poker, leduc_poker"
 
 
 def _check_kind(pyspiel: Any, game: Any, name: str) -> None:
