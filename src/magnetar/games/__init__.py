@@ -6,26 +6,67 @@
 True
 """
 
-from magnetar.games.builders import BUILDERS, biased_rps, by_name, cyclic_game, noisy_bradley_terry, random_game, rps
+from magnetar.games.builders import (
+    BUILDERS,
+    READERS,
+    annotator_game,
+    biased_rps,
+    bradley_terry,
+    by_name,
+    condorcet_cycle,
+    cyclic_block_game,
+    cyclic_game,
+    describe,
+    disc_game,
+    egpo_game,
+    egpo_reference,
+    game_of_points,
+    noisy_bradley_terry,
+    random_annotators,
+    random_game,
+    ranking_game,
+    rps,
+    tournament,
+)
+from magnetar.games.empirical import EmpiricalEstimate, empirical_estimate, empirical_game
 from magnetar.games.feedback import SampledFeedback
 from magnetar.games.files import load, load_policy
 from magnetar.games.game import PreferenceGame
 from magnetar.games.runner import run, run_batch
+from magnetar.games.suite import GameSpec, suite
 from magnetar.games.trace import Trace
 
 __all__ = [
     "BUILDERS",
+    "READERS",
+    "EmpiricalEstimate",
+    "GameSpec",
     "PreferenceGame",
     "SampledFeedback",
     "Trace",
+    "annotator_game",
     "biased_rps",
+    "bradley_terry",
     "by_name",
+    "condorcet_cycle",
+    "cyclic_block_game",
     "cyclic_game",
+    "describe",
+    "disc_game",
+    "egpo_game",
+    "egpo_reference",
+    "empirical_estimate",
+    "empirical_game",
+    "game_of_points",
     "load",
     "load_policy",
     "noisy_bradley_terry",
+    "random_annotators",
     "random_game",
+    "ranking_game",
     "rps",
     "run",
     "run_batch",
+    "suite",
+    "tournament",
 ]

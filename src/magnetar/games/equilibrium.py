@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 MAX_NEWTON_STEPS = 200
 MAX_HALVINGS = 40
 REGULARIZED_GAP_TOLERANCE = 1e-13
+# HiGHS gives up on some games of low rank, whose programmes are degenerate; another of its algorithms then succeeds.
+SOLVERS = (("highs", 1e-9), ("highs-ipm", 1e-9), ("highs", 1e-8), ("highs", 1e-7))
 
 
 def linear_program_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
@@ -36,19 +38,24 @@ def linear_program_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
     # The equilibrium does not depend on the scale of P − 1/2, the solver's absolute tolerances do.
     centred_AA = win_prob_AA - 0.5
     centred_AA /= np.abs(centred_AA).max() or 1.0
-    result = linprog(
-        c=np.append(np.zeros(actions), -1.0),
-        A_ub=np.hstack([-centred_AA.T, np.ones((actions, 1))]),
-        b_ub=np.zeros(actions),
-        A_eq=np.append(np.ones(actions), 0.0)[None, :],
-        b_eq=[1.0],
-        bounds=[(0.0, None)] * actions + [(None, None)],
-        method="highs",
-        options={"primal_feasibility_tolerance": 1e-9, "dual_feasibility_tolerance": 1e-9},
-    )
-    if not result.success:
+    message = ""
+    for method, tolerance in SOLVERS:
+        result = linprog(
+            c=np.append(np.zeros(actions), -1.0),
+            A_ub=np.hstack([-centred_AA.T, np.ones((actions, 1))]),
+            b_ub=np.zeros(actions),
+            A_eq=np.append(np.ones(actions), 0.0)[None, :],
+            b_eq=[1.0],
+            bounds=[(0.0, None)] * actions + [(None, None)],
+            method=method,
+            options={"primal_feasibility_tolerance": tolerance, "dual_feasibility_tolerance": tolerance},
+        )
+        if result.success:
+            break
+        message = str(result.message)
+    else:
         raise GameError(
-            f"the linear programme of a game with {actions} actions failed ({result.message}); expected an optimum, "
+            f"the linear programme of a game with {actions} actions failed ({message}); expected an optimum, "
             "which every preference game has: please report the matrix"
         )
     policy = np.maximum(result.x[:-1], 0.0)

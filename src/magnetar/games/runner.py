@@ -104,7 +104,7 @@ def run_batch(
         NonFiniteLossError: An update gave NaN, which no setting should.
     """
     _check_length(updates, rounds)
-    if isinstance(method.objective, OracleObjective):  # asks each game questions of its own
+    if isinstance(method.objective, OracleObjective) or method.magnet.needs_progress:  # each game goes its own way
         return [run(method, game, updates, rounds=rounds, record=record, progress=progress) for game in games]
     traces: dict[int, Trace] = {}
     for size in dict.fromkeys(game.num_actions for game in games):
@@ -131,16 +131,26 @@ def _play(
     """Make the updates and record them."""
     method = state.method
     round_ends = {(r * updates) // rounds for r in range(1, rounds + 1)}
+    first_move: float | None = None
     # A step beyond the range of float64 rightly ends at log-probability -inf: that overflow is no error.
     with np.errstate(over="ignore"):
         for update in _counted(updates, progress):
             if stop_at_gap is not None and duality_gap(state.payoff) <= stop_at_gap:
                 break
+            before = state.policy
             state.update_policy()
-            rate = method.magnet.rate(MagnetClock(update=update, round_ended=update in round_ends))
+            if (own := state.own_magnet()) is not None:
+                state.place_magnet(own)
+                recorder.record_move(update, state)
+            move = None
+            if method.magnet.needs_progress:
+                move = 0.5 * float(np.abs(state.policy - before).sum())
+                first_move = move if first_move is None else first_move
+            rate = method.magnet.rate(MagnetClock(update, update in round_ends, move, first_move))
             if rate > 0:
                 state.move_magnet(rate)
                 recorder.record_move(update, state)
+                first_move = None
             recorder.record(update, state)
 
 

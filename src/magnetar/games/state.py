@@ -47,8 +47,8 @@ class PlayState:
         self._generator = feedback.generator() if feedback is not None else None
         self._payoffs: dict[str, FloatArray] = {}
         self._previous_payoff: FloatArray | None = None
-        self._matrix_was_read = False
         objective = method.objective
+        self._oracle = _Oracle(self)
         self._memory: Any = objective.initial_state(log_policy) if isinstance(objective, OracleObjective) else None
         self._place(log_policy)
 
@@ -67,11 +67,11 @@ class PlayState:
     def update_policy(self) -> None:
         """One update of the method, its prediction included."""
         objective = self.method.objective
-        payoff = self._payoff_against_opponent()
         if isinstance(objective, OracleObjective):
-            new, self._memory = objective.exact_step(self, self.log_policy, self.log_reference, payoff, self._memory)
+            new, self._memory = objective.exact_step(self._oracle, self.log_policy, self.log_reference, self._memory)
         else:
             assert isinstance(objective, PayoffObjective)
+            payoff = self._payoff_against(self.method.opponent.role)
             if self.method.prediction == "optimistic":
                 previous = payoff if self._previous_payoff is None else self._previous_payoff
                 self._previous_payoff = payoff
@@ -82,9 +82,14 @@ class PlayState:
             new = objective.exact_update(self.log_policy, self.log_magnet, payoff)
         self._place(new)
 
-    def _payoff_against_opponent(self) -> FloatArray:
-        """Payoffs of all actions against the method's opponent, counted when they are new to the method."""
-        role = self.method.opponent.role
+    def own_magnet(self) -> FloatArray | None:
+        """The magnet that the objective itself keeps, if it keeps one and has just moved it."""
+        objective = self.method.objective
+        magnet = objective.log_magnet(self._memory) if isinstance(objective, OracleObjective) else None
+        return None if magnet is None or magnet is self.log_magnet else magnet
+
+    def _payoff_against(self, role: str) -> FloatArray:
+        """Payoffs of all actions against the policy in that role, counted when they are new to the method."""
         if role not in self._payoffs:
             self._payoffs[role] = self._evaluate(self._opponent(role), exact=self.payoff if role == "current" else None)
         return self._payoffs[role]
@@ -109,17 +114,10 @@ class PlayState:
         self.duels += duels
         return payoff
 
-    def product(self, vector_A: FloatArray) -> FloatArray:
-        """See `PayoffOracle`."""
-        self.evaluations += 1
-        return self._product(vector_A)
-
-    def win_prob(self) -> FloatArray:
-        """See `PayoffOracle`."""
-        if not self._matrix_was_read:
-            self.evaluations += len(self.win_prob_AA)
-            self._matrix_was_read = True
-        return self.win_prob_AA
+    def place_magnet(self, log_magnet: FloatArray) -> None:
+        """Put the magnet where the objective has put its own."""
+        self.log_magnet = log_magnet
+        self._payoffs.pop("magnet", None)
 
     def move_magnet(self, rate: float) -> None:
         """Mix the policy into the magnet, ``log ρ ← (1−τ) log ρ + τ log π`` renormalised; τ = 1 copies it."""
@@ -128,3 +126,25 @@ class PlayState:
         else:
             self.log_magnet = log_normalize((1.0 - rate) * self.log_magnet + rate * self.log_policy)
         self._payoffs.pop("magnet", None)
+
+
+class _Oracle:
+    """The game's answers to an objective that asks for itself; see `magnetar.methods.PayoffOracle`."""
+
+    def __init__(self, state: PlayState) -> None:
+        self._state = state
+        self._matrix_was_read = False
+
+    def payoff(self) -> FloatArray:
+        return self._state._payoff_against("current")
+
+    def product(self, vector_A: FloatArray) -> FloatArray:
+        self._state.evaluations += 1
+        return self._state._product(vector_A)
+
+    def win_prob(self) -> FloatArray:
+        matrix = self._state.win_prob_AA
+        if not self._matrix_was_read:
+            self._state.evaluations += len(matrix)
+            self._matrix_was_read = True
+        return matrix

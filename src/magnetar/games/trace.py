@@ -79,7 +79,8 @@ class Recordable(Protocol):
 class Recorder:
     """Curves of a run, and running averages; by linearity the average's payoffs are the average of the payoffs.
 
-    States are kept in a buffer and worked up many at a time: one by one, this would cost more than a small game's update.
+    States are kept in a buffer and worked up many at a time: one by one, this would cost more than a small game's
+    update.
     """
 
     def __init__(self, updates: int, state: Recordable, keep_policies: bool) -> None:

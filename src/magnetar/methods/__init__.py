@@ -1,8 +1,17 @@
 """Methods: what each one is, written once for matrix games and language models alike."""
 
-from magnetar.methods.magnets import EachRound, Ema, EveryNUpdates, FixedMagnet, MagnetClock, MagnetSchedule
+from magnetar.methods.magnets import (
+    AdaptiveMagnet,
+    EachRound,
+    Ema,
+    EveryNUpdates,
+    FixedMagnet,
+    MagnetClock,
+    MagnetSchedule,
+)
 from magnetar.methods.method import CONVERGES_TO, Method
 from magnetar.methods.objectives import (
+    AdaptiveMagneticDescent,
     AdaptiveSubgradient,
     BradleyTerryFit,
     HamiltonianDescent,
@@ -15,6 +24,7 @@ from magnetar.methods.objectives import (
     PointwiseRegression,
     PolicyGradient,
     ProjectedGradient,
+    Recall,
     RewardTransformedPolicyGradient,
     SampledObjective,
 )
@@ -32,6 +42,9 @@ from magnetar.methods.zoo import (
     mirror_descent,
     mmd,
     mpo,
+    mpo_adaptive,
+    mpo_optimistic,
+    mpo_recall,
     mpo_rt,
     nash_md,
     ogda,
@@ -43,6 +56,8 @@ from magnetar.methods.zoo import (
 __all__ = [
     "CONVERGES_TO",
     "METHODS",
+    "AdaptiveMagnet",
+    "AdaptiveMagneticDescent",
     "AdaptiveSubgradient",
     "BradleyTerryFit",
     "EachRound",
@@ -63,6 +78,7 @@ __all__ = [
     "PointwiseRegression",
     "PolicyGradient",
     "ProjectedGradient",
+    "Recall",
     "RewardTransformedPolicyGradient",
     "SampledObjective",
     "adagrad_norm",
@@ -77,6 +93,9 @@ __all__ = [
     "mirror_descent",
     "mmd",
     "mpo",
+    "mpo_adaptive",
+    "mpo_optimistic",
+    "mpo_recall",
     "mpo_rt",
     "nash_md",
     "ogda",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from magnetar.errors import ConfigError
 
-__all__ = ["EachRound", "Ema", "EveryNUpdates", "FixedMagnet", "MagnetClock", "MagnetSchedule"]
+__all__ = ["AdaptiveMagnet", "EachRound", "Ema", "EveryNUpdates", "FixedMagnet", "MagnetClock", "MagnetSchedule"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,15 @@ class MagnetClock:
     Attributes:
         update: Updates done so far, the one that just ended included (1 after the first).
         round_ended: Whether the update that just ended was the last of its self-play round.
+        move: How far the policy moved in the update that just ended, total variation distance in [0, 1]; None where it
+            is not measured.
+        first_move: The same of the first update since the magnet moved last.
     """
 
     update: int
     round_ended: bool = False
+    move: float | None = None
+    first_move: float | None = None
 
 
 class MagnetSchedule(ABC):
@@ -31,7 +36,7 @@ class MagnetSchedule(ABC):
 
     @property
     def needs_progress(self) -> bool:
-        """Whether the schedule looks at how the inner game goes, which only an exact game can tell it."""
+        """Whether the schedule looks at how far the policy moves, which only the game runner measures."""
         return False
 
     @abstractmethod
@@ -119,3 +124,44 @@ class Ema(MagnetSchedule):
     def describe(self) -> str:
         """The schedule in a few words."""
         return f"moving average, rate {self.ema_rate:g}"
+
+
+@dataclass(frozen=True)
+class AdaptiveMagnet(MagnetSchedule):
+    """Hard copy when the inner game has settled: when the policy hardly moves any more.
+
+    A period of T updates is too long for one game and too short for the next. This one watches the steps instead: at
+    the regularised equilibrium they vanish, so the magnet moves when a step is ``shrink`` times as long as the first
+    one after the last move, or shorter.
+
+    Attributes:
+        shrink: In (0, 1).
+    """
+
+    shrink: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.shrink < 1.0:
+            raise ConfigError(
+                f"shrink is {self.shrink}, expected a number strictly between 0 and 1; at 1 the magnet would follow "
+                "every update, which is magnet_every=1"
+            )
+
+    @property
+    def needs_progress(self) -> bool:
+        """True."""
+        return True
+
+    def rate(self, clock: MagnetClock) -> float:
+        """One when the last step is short enough, zero otherwise.
+
+        Raises:
+            ConfigError: The clock does not measure steps.
+        """
+        if clock.move is None or clock.first_move is None:
+            raise ConfigError("the adaptive magnet watches how far the policy moves, which this run does not measure")
+        return 1.0 if clock.move <= self.shrink * clock.first_move else 0.0
+
+    def describe(self) -> str:
+        """The schedule in a few words."""
+        return f"when steps shrink to {self.shrink:g}"

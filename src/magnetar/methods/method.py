@@ -91,5 +91,5 @@ class Method:
         if self.opponent.role == "mixture":
             return "its opponent is a mixture of policies, which is not sampled from yet"
         if self.magnet.needs_progress:
-            return "its magnet watches exact payoffs"
+            return "its magnet watches how far the policy moves, which the trainer does not measure"
         return None

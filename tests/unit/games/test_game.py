@@ -140,3 +140,9 @@ def test_strength_sets_how_near_the_regularized_equilibrium_is() -> None:
     gap = [game.duality_gap(game.regularized_equilibrium(magnet, strength)) for strength in (1.0, 0.1, 0.01, 0.001)]
     assert (np.diff(gap) < 0).all()
     np.testing.assert_allclose(game.regularized_equilibrium(magnet, 1e6), magnet, atol=1e-6)
+
+
+def test_the_linear_programme_survives_degenerate_games() -> None:
+    # HiGHS's first choice of algorithm ends without a solution on this game of rank two.
+    game = games.by_name("disc_game:actions=200,seed=200")
+    assert game.duality_gap(game.equilibrium()) < 1e-6

@@ -1,5 +1,6 @@
 """Objectives: what one update does, as a closed form on exact games and as a loss on sampled responses."""
 
+from magnetar.methods.objectives.anchored import AdaptiveMagneticDescent, Geometry
 from magnetar.methods.objectives.base import Objective, OracleObjective, PayoffObjective, PayoffOracle, SampledObjective
 from magnetar.methods.objectives.bradley_terry import BradleyTerryFit
 from magnetar.methods.objectives.euclidean import AdaptiveSubgradient, ProjectedGradient
@@ -11,11 +12,14 @@ from magnetar.methods.objectives.policy_gradient import (
     Proximal,
     RewardTransformedPolicyGradient,
 )
+from magnetar.methods.objectives.recall import Recall
 from magnetar.methods.objectives.regression import PairwiseRegression, PointwiseRegression
 
 __all__ = [
+    "AdaptiveMagneticDescent",
     "AdaptiveSubgradient",
     "BradleyTerryFit",
+    "Geometry",
     "HamiltonianDescent",
     "KLEstimator",
     "MagneticPolicyGradient",
@@ -28,6 +32,7 @@ __all__ = [
     "PolicyGradient",
     "ProjectedGradient",
     "Proximal",
+    "Recall",
     "RewardTransformedPolicyGradient",
     "SampledObjective",
 ]

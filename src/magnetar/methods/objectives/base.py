@@ -12,6 +12,7 @@ from magnetar.types import ObjectiveOutput, RolloutBatch
 
 __all__ = [
     "GAME_VALUE",
+    "ROUNDING_GAP",
     "FloatArray",
     "Objective",
     "OracleObjective",
@@ -23,6 +24,7 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+ROUNDING_GAP = 1e-14  # duality gaps below it are rounding: adaptive rules would adapt to noise
 GAME_VALUE = 0.5  # of every symmetric constant-sum preference game, hence a baseline that needs no critic
 
 
@@ -78,6 +80,10 @@ class SampledObjective(PayoffObjective):
 class PayoffOracle(Protocol):
     """What an exact game answers to methods that ask for more than the payoffs against one opponent."""
 
+    def payoff(self) -> FloatArray:
+        """Payoffs q of the current policy, shape (A,), in [0, 1]; costs one evaluation, the first time."""
+        ...
+
     def product(self, vector_A: FloatArray) -> FloatArray:
         """``P v`` for any vector, shape (A,); costs one evaluation."""
         ...
@@ -88,7 +94,7 @@ class PayoffOracle(Protocol):
 
 
 class OracleObjective(Objective):
-    """An update that asks the game itself: second-order information, other opponents, the whole matrix."""
+    """An update that asks the game itself: second-order information, other opponents, the whole matrix, or nothing."""
 
     @abstractmethod
     def initial_state(self, log_policy_A: FloatArray) -> Any:
@@ -96,25 +102,24 @@ class OracleObjective(Objective):
 
     @abstractmethod
     def exact_step(
-        self,
-        oracle: PayoffOracle,
-        log_policy_A: FloatArray,
-        log_reference_A: FloatArray,
-        payoff_A: FloatArray,
-        state: Any,
+        self, oracle: PayoffOracle, log_policy_A: FloatArray, log_reference_A: FloatArray, state: Any
     ) -> tuple[FloatArray, Any]:
         """One update of a tabular policy.
 
         Args:
-            oracle: Answers further questions, each counted.
+            oracle: Answers questions about the game, each counted.
             log_policy_A: log π_k, shape (A,), nats, normalised; -inf for probability zero.
             log_reference_A: log of the reference policy, same form.
-            payoff_A: q of the opponent that the method names, shape (A,), in [0, 1].
             state: What the previous update returned.
 
         Returns:
             log π_{k+1}, shape (A,), normalised, and the next state.
         """
+
+    def log_magnet(self, state: Any) -> FloatArray | None:
+        """Where the method's own magnet is, shape (A,), nats; None if it has none."""
+        del state
+        return None
 
 
 def check_positive(**values: float) -> None:

@@ -48,11 +48,10 @@ class BradleyTerryFit(OracleObjective):
         oracle: PayoffOracle,
         log_policy_A: FloatArray,
         log_reference_A: FloatArray,
-        payoff_A: FloatArray,
         state: None,
     ) -> tuple[FloatArray, None]:
         """See `OracleObjective.exact_step`; there is no state."""
-        del payoff_A, state
+        del state
         sampler = log_reference_A if self.sampled_by == "reference" else log_policy_A
         score = fit_bradley_terry(oracle.win_prob(), np.exp(sampler))
         return tilt(log_reference_A, score, 1.0 / self.kl_coef), None

@@ -66,13 +66,13 @@ class AdaptiveSubgradient(OracleObjective):
         oracle: PayoffOracle,
         log_policy_A: FloatArray,
         log_reference_A: FloatArray,
-        payoff_A: FloatArray,
         state: float,
     ) -> tuple[FloatArray, float]:
         """See `OracleObjective.exact_step`; the state is the sum of squared norms."""
         del log_reference_A
-        best = np.zeros_like(payoff_A)
-        best[int(payoff_A.argmax())] = 1.0
+        payoff = oracle.payoff()
+        best = np.zeros_like(payoff)
+        best[int(payoff.argmax())] = 1.0
         ascent = oracle.product(best)
         ascent = ascent - ascent.mean()
         total = state + float(ascent @ ascent)

@@ -38,13 +38,12 @@ class HamiltonianDescent(OracleObjective):
         oracle: PayoffOracle,
         log_policy_A: FloatArray,
         log_reference_A: FloatArray,
-        payoff_A: FloatArray,
         state: None,
     ) -> tuple[FloatArray, None]:
         """See `OracleObjective.exact_step`; there is no state."""
         del log_reference_A, state
         policy = np.exp(log_policy_A)
-        advantage = payoff_A - GAME_VALUE
+        advantage = oracle.payoff() - GAME_VALUE
         gradient = policy * advantage
         weighted = gradient * policy
         curvature = gradient * advantage - (oracle.product(weighted) - GAME_VALUE * weighted.sum())

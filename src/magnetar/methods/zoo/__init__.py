@@ -6,6 +6,7 @@ from typing import Any
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.method import Method
+from magnetar.methods.zoo.adaptive import mpo_adaptive, mpo_optimistic, mpo_recall
 from magnetar.methods.zoo.magnetic import mmd, mpo, mpo_rt
 from magnetar.methods.zoo.original import adagrad_norm, extragradient, hamiltonian, mirror_descent, ogda, omwu, sppo
 from magnetar.methods.zoo.regularized import bt_rlhf, egpo, inpo, iterative_dpo, nash_md, omd
@@ -23,6 +24,9 @@ __all__ = [
     "mirror_descent",
     "mmd",
     "mpo",
+    "mpo_adaptive",
+    "mpo_optimistic",
+    "mpo_recall",
     "mpo_rt",
     "nash_md",
     "ogda",
@@ -36,6 +40,9 @@ METHODS: dict[str, Callable[..., Method]] = {
     for make in (
         mpo,
         mpo_rt,
+        mpo_optimistic,
+        mpo_adaptive,
+        mpo_recall,
         mmd,
         mirror_descent,
         sppo,
