@@ -45,7 +45,7 @@ class AdaptiveSubgradient(OracleObjective):
     of the game need be known. Each update costs two evaluations: the payoffs of π_k name y*, those of y* are the
     subgradient.
 
-    Source: "Last-iterate convergence of AdaGrad-Norm for convex non-smooth optimization".
+    Source: arXiv:2604.10728.
 
     Attributes:
         step_size: η, the length of the first step in probability; positive.

@@ -25,7 +25,7 @@ class PairwiseRegression(SampledObjective):
     second has the same mean, since opponents are drawn from the policy that sampled the pair. On a tabular policy the
     minimiser is ``log π_{k+1} = (1 − c) log π_k + c log ρ + s q + const``.
 
-    INPO (arXiv:2407.00617, equation 10) is ``c = ηβ``, ``s = η``, target "pair"; magnetic mirror descent
+    INPO (arXiv:2407.00617, equation 8) is ``c = ηβ``, ``s = η``, target "pair"; magnetic mirror descent
     ``c = ηα/(1 + ηα)``, ``s = η/(1 + ηα)``; the minimum of the online IPO losses (arXiv:2503.08942) ``c = 1``,
     ``s = 1/β``.
 
@@ -106,7 +106,7 @@ class PointwiseRegression(SampledObjective):
     multiplicative weights, ``log π_{k+1} = log π_k + η q + const``: the paper replaces the normalising constant by η/2,
     so the loss itself is minimised there only up to terms of order η².
 
-    Source: arXiv:2405.00675, equations 4.4 and 4.6.
+    Source: arXiv:2405.00675, theorem 4.1.
 
     Attributes:
         step_size: η, nats per unit of win probability; positive.

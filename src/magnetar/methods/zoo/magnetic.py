@@ -123,7 +123,7 @@ def mmd(
     Raises:
         ConfigError: A step size or strength that is not positive.
 
-    Source: arXiv:2206.05825.
+    Source: arXiv:2206.05825, theorem 3.4.
     """
     require_positive_strength("mmd", magnet_strength)
     return Method(
@@ -132,7 +132,7 @@ def mmd(
         objective=MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
-        source="arXiv:2206.05825",
+        source="arXiv:2206.05825, theorem 3.4",
     )
 
 

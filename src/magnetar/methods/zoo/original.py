@@ -63,7 +63,7 @@ def sppo(step_size: float = 0.1) -> Method:
     Raises:
         ConfigError: A step size that is not positive.
 
-    Source: arXiv:2405.00675, equation 4.6.
+    Source: arXiv:2405.00675, theorem 4.1.
     """
     return Method(
         name="sppo",
@@ -71,7 +71,7 @@ def sppo(step_size: float = 0.1) -> Method:
         objective=PointwiseRegression(step_size),
         magnet=FixedMagnet(),
         converges_to="average only",
-        source="arXiv:2405.00675, equation 4.6",
+        source="arXiv:2405.00675, theorem 4.1",
     )
 
 
@@ -87,7 +87,7 @@ def omwu(step_size: float = 0.25) -> Method:
     Raises:
         ConfigError: A step size that is not positive.
 
-    Source: arXiv:2006.09517, equation 5 and theorem 3; for preference games arXiv:2502.16852.
+    Source: arXiv:2006.09517, theorem 3; for preference games arXiv:2502.16852.
     """
     return Method(
         name="omwu",
@@ -112,7 +112,7 @@ def extragradient(step_size: float = 0.25) -> Method:
     Raises:
         ConfigError: A step size that is not positive.
 
-    Source: arXiv:2006.09517.
+    Source: Korpelevich (1976); in entropic geometry arXiv:2105.15186.
     """
     return Method(
         name="extragradient",
@@ -120,7 +120,7 @@ def extragradient(step_size: float = 0.25) -> Method:
         objective=MagneticPolicyGradient(step_size),
         magnet=FixedMagnet(),
         converges_to="original equilibrium",
-        source="arXiv:2006.09517",
+        source="arXiv:2105.15186; Korpelevich (1976)",
         prediction="extragradient",
     )
 
@@ -137,7 +137,7 @@ def ogda(step_size: float = 0.25) -> Method:
     Raises:
         ConfigError: A step size that is not positive.
 
-    Source: arXiv:2006.09517, theorem 8.
+    Source: arXiv:2006.09517.
     """
     return Method(
         name="ogda",
@@ -145,7 +145,7 @@ def ogda(step_size: float = 0.25) -> Method:
         objective=ProjectedGradient(step_size),
         magnet=FixedMagnet(),
         converges_to="original equilibrium",
-        source="arXiv:2006.09517, theorem 8",
+        source="arXiv:2006.09517",
         prediction="optimistic",
     )
 
@@ -187,7 +187,7 @@ def adagrad_norm(step_size: float = 0.5) -> Method:
     Raises:
         ConfigError: A step size that is not positive.
 
-    Source: "Last-iterate convergence of AdaGrad-Norm for convex non-smooth optimization".
+    Source: arXiv:2604.10728.
     """
     return Method(
         name="adagrad_norm",
@@ -195,5 +195,5 @@ def adagrad_norm(step_size: float = 0.5) -> Method:
         objective=AdaptiveSubgradient(step_size),
         magnet=FixedMagnet(),
         converges_to="original equilibrium",
-        source="Last-iterate convergence of AdaGrad-Norm for convex non-smooth optimization",
+        source="arXiv:2604.10728",
     )

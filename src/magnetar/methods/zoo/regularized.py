@@ -69,7 +69,7 @@ def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
     Raises:
         ConfigError: A step size or strength that is not positive, or a product above 1.
 
-    Source: arXiv:2312.00886, section 6.
+    Source: arXiv:2312.00886, theorem 1.
     """
     require_positive_strength("nash_md", magnet_strength)
     objective = RewardTransformedPolicyGradient(step_size, magnet_strength)
@@ -79,7 +79,7 @@ def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
         objective=objective,
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
-        source="arXiv:2312.00886, section 6",
+        source="arXiv:2312.00886, theorem 1",
     )
 
 
@@ -123,7 +123,7 @@ def inpo(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
     Raises:
         ConfigError: A step size or strength that is not positive.
 
-    Source: arXiv:2407.00617, equation 10.
+    Source: arXiv:2407.00617, equation 8.
     """
     require_positive_strength("inpo", magnet_strength)
     return Method(
@@ -132,7 +132,7 @@ def inpo(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
         objective=PairwiseRegression(step_size * magnet_strength, scale=step_size, target="pair"),
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
-        source="arXiv:2407.00617, equation 10",
+        source="arXiv:2407.00617, equation 8",
     )
 
 
@@ -167,7 +167,8 @@ def iterative_dpo(kl_coef: float = 0.1) -> Method:
         kl_coef: β, in logits of the scores per nat, positive.
 
     Returns:
-        The method: its fixed points are ``ref exp(s/β)`` for scores s fitted to pairs of the policy itself.
+        The method: its fixed points are ``ref exp(s/β)`` for scores s fitted to pairs of the policy itself. On games
+        with cycles it settles there only if β is large, and otherwise goes round.
 
     Raises:
         ConfigError: A coefficient that is not positive.
