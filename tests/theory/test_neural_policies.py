@@ -9,10 +9,10 @@ import torch
 from magnetar import games, methods
 from magnetar.games.neural import (
     EnumeratedFeedback,
+    GroupFeedback,
     GroupSampling,
     Judgement,
     MLPPolicy,
-    NeuralTrace,
     OpponentShare,
     OptimizerSettings,
     TabularPolicy,
@@ -89,7 +89,7 @@ def test_the_gradient_of_sampled_groups_is_unbiased(name: str, opponents: str, j
     # Away from the policy that was sampled, where importance ratios matter.
     logits = (behavior + torch.tensor([0.3, -0.2, 0.1, 0.2, -0.4])).requires_grad_()
 
-    def gradient(feedback, generator) -> np.ndarray:
+    def gradient(feedback: GroupFeedback, generator: torch.Generator | None) -> np.ndarray:
         group = feedback.judge(generator, win_prob, behavior, OPPONENTS[opponents])
         loss = group_loss(objective, group, logits.log_softmax(-1), behavior, magnet)
         return torch.autograd.grad(loss, logits)[0].numpy()
@@ -102,30 +102,37 @@ def test_the_gradient_of_sampled_groups_is_unbiased(name: str, opponents: str, j
     drawn = np.array([gradient(sampling, generator) for _ in range(GROUPS)])
     standard_error = drawn.std(axis=0, ddof=1) / np.sqrt(GROUPS)
     assert (np.abs(drawn.mean(axis=0) - expected) < 4 * standard_error).all()
-    assert np.abs(expected).max() > 8 * standard_error.min(), "the gradient must stand out from the noise"
+    assert (np.abs(expected) / standard_error).max() > 8, "the gradient must stand out from the noise"
 
 
-def _level(trace: NeuralTrace) -> float:
-    return float(trace.duality_gap[-50:].mean())
-
-
-def _check_network(seed: int, updates: int) -> None:
+def _check_networks(seed: int, updates: int, feedback: GroupFeedback | None = None) -> None:
+    """MPO's last network is nearer to equilibrium than any method's that stays with its first policy can be."""
     game = games.random_game(10, seed=seed)
-    settings = OptimizerSettings("adam", learning_rate=0.01, inner_steps=8)
+    policy = MLPPolicy(seed=seed)
+    optimizer = OptimizerSettings("adam", learning_rate=0.003, inner_steps=4)
 
     def level(method: methods.Method) -> float:
-        return _level(run_neural(method, game, updates, policy=MLPPolicy(seed=seed), optimizer=settings))
+        trace = run_neural(method, game, updates, policy=policy, optimizer=optimizer, feedback=feedback)
+        return float(trace.duality_gap[-50:].mean())
 
-    assert level(methods.mpo(1.0, 0.1, magnet_every=20)) < 0.05
-    assert level(methods.mmd(1.0, 0.1)) > 0.1
-    assert level(methods.mirror_descent(1.0)) > 0.1
+    first = run_neural(methods.mpo(), game, 0, policy=policy).policy
+    regularized_gap = game.duality_gap(game.regularized_equilibrium(first, 0.1))
+    assert regularized_gap > 0.05
+    assert level(methods.mpo(1.0, 0.1, magnet_every=40)) < 0.05
+    assert level(methods.mmd(1.0, 0.1)) == pytest.approx(regularized_gap, rel=0.15)
+    assert level(methods.mirror_descent(1.0)) > 1.5 * regularized_gap
 
 
 def test_the_last_network_of_mpo_is_near_equilibrium_and_those_of_its_rivals_are_not() -> None:
-    _check_network(seed=1, updates=250)
+    _check_networks(seed=1, updates=250)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 2, 3])
 def test_the_last_network_of_mpo_is_near_equilibrium_on_other_games_too(seed: int) -> None:
-    _check_network(seed, updates=800)
+    _check_networks(seed, updates=600)
+
+
+@pytest.mark.slow
+def test_the_last_network_of_mpo_is_nearer_from_judged_samples_too() -> None:
+    _check_networks(seed=1, updates=400, feedback=GroupSampling(responses=128, seed=1))
