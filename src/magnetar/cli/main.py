@@ -1,5 +1,6 @@
 """`magnetar`: one thin command per module, each imported only when it is called."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -47,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     except MagnetarError as error:
         print(f"magnetar {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
+        return 0
     except KeyboardInterrupt as error:
         print(f"magnetar {argv[0]}: {error or 'interrupted'}", file=sys.stderr)
         return 128 + getattr(error, "signal_number", 2)

@@ -47,9 +47,9 @@ def biased_rps(p01: float = 0.9, p12: float = 0.8, p20: float = 0.8) -> Preferen
     sum: each action is played as often as the other two are far from a tie. Otherwise some action loses to none.
 
     Args:
-        p01: P(action 0 beats action 1), in [0, 1].
-        p12: P(action 1 beats action 2), in [0, 1].
-        p20: P(action 2 beats action 0), in [0, 1].
+        p01: P(rock beats scissors), actions 0 and 1, in [0, 1].
+        p12: P(scissors beat paper), actions 1 and 2, in [0, 1].
+        p20: P(paper beats rock), actions 2 and 0, in [0, 1].
 
     Returns:
         Three actions; by default ``P = [[.5, .9, .2], [.1, .5, .8], [.8, .2, .5]]`` with the equilibrium
@@ -65,7 +65,8 @@ def biased_rps(p01: float = 0.9, p12: float = 0.8, p20: float = 0.8) -> Preferen
     p10, p21, p02 = (round(1.0 - p, 15) for p in (p01, p12, p20))
     win_prob = [[0.5, p01, p02], [p10, 0.5, p12], [p20, p21, 0.5]]
     default = given == {"p01": 0.9, "p12": 0.8, "p20": 0.8}
-    return PreferenceGame(win_prob, name="biased_rps" if default else f"biased_rps({p01}, {p12}, {p20})")
+    name = "biased_rps" if default else f"biased_rps({p01}, {p12}, {p20})"
+    return PreferenceGame(win_prob, actions=("rock", "scissors", "paper"), name=name)
 
 
 def cyclic_game(actions: int = 9, win: float = 1.0) -> PreferenceGame:

@@ -285,6 +285,8 @@ def _notes(axes: Axes, one: Trajectory, points: FloatArray, numbered: Sequence[F
         corner = np.array([LEFT, HIGH])  # a line to the nearest crosses least of the path
         nearest = min(numbered[1:], key=lambda place: float(np.linalg.norm(place - corner)))
         left = ("magnet moves\nhere, to the\npolicy", nearest)
+    elif one.magnet_moves and one.magnets is not None:
+        left = ("magnet, moved\noften: numbers\nwould overlap", _place(one.magnets[-1]))
     elif one.magnets is not None:
         left = ("magnet, fixed\nat the start", _place(one.magnets[0]))
     elif one.average_policy is not None:

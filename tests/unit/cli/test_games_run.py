@@ -175,3 +175,30 @@ def test_list_as_json_holds_settings_with_defaults(capsys: Capture) -> None:
     assert all(set(row) == {"name", "summary", "settings"} for row in found["games"])
     suites = {row["name"]: row["games"] for row in found["suites"]}
     assert suites == {name: len(suite(name)) for name in SUITES}
+
+
+def test_payoffs_can_be_sampled(capsys: pytest.CaptureFixture[str]) -> None:
+    def summary(*options: str) -> dict:
+        assert main(["run", "--game", "biased_rps", "--updates", "20", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    exact, sampled = summary(), summary("--feedback", "sampled:opponents=8,seed=3")
+    assert "duels" not in exact
+    assert sampled["duels"] == 20 * 8 * 3
+    assert sampled["policy"] != exact["policy"]
+    assert summary("--feedback", "sampled:opponents=8,seed=3") == sampled
+    assert summary("--feedback", "sampled:opponents=8,seed=4") != sampled
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("smpled", "unknown feedback 'smpled'; did you mean 'sampled'"),
+        ("exact:seed=1", "exact payoffs have no settings"),
+        ("sampled:oponents=3", "did you mean 'opponents'"),
+        ("sampled:responses=1", "responses is 1, expected at least 2"),
+    ],
+)
+def test_feedback_that_does_not_exist_is_refused(spec: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--feedback", spec]) == 2
+    assert message in capsys.readouterr().err

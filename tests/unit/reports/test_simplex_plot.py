@@ -48,7 +48,8 @@ def test_the_picture_says_what_happens(paths: list[Trajectory], tmp_path: Path) 
 
 
 def test_one_path_has_no_letter_and_no_words_of_others(paths: list[Trajectory], tmp_path: Path) -> None:
-    draw_simplex_plot(paths[:1], games.biased_rps(), tmp_path / "one.svg")
+    nameless = games.PreferenceGame(games.biased_rps().P)
+    draw_simplex_plot(paths[:1], nameless, tmp_path / "one.svg")
     said = words(tmp_path / "one.svg")
     assert "(a)" not in said and "magnet 1" not in said
     assert "action 0" in said

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar import games
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, unknown_name
 from magnetar.games.compare import MethodChoice, check_updates, choose_method, starting_policy
 from magnetar.games.files import SUFFIXES
-from magnetar.games.settings import setting_text
+from magnetar.games.settings import read_settings, setting_text, split_spec
 
 __all__ = ["main"]
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         game,
         updates=arguments.updates,
         initial=initial,
+        feedback=_feedback(arguments.feedback),
         record=arguments.simplex is not None,
         progress=not arguments.json and sys.stderr.isatty(),
     )
@@ -80,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
                         "counted from 1, a probability proportional to 1/a: uniform is already the equilibrium of a "
                         "symmetric game such as rps and would show nothing. FILE holds one row of "
                         "probabilities")  # fmt: skip
+    parser.add_argument("--feedback", default="exact", metavar="exact|sampled", help="payoffs as the method sees them: "
+                        "exact (default), or estimated from duels, alone or with settings such as "
+                        "sampled:opponents=32,responses=16,seed=1")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--plot", metavar="FILE", help="draw gap against evaluations (.png, .svg or .pdf)")
     parser.add_argument("--simplex", metavar="FILE", help="draw the path of the policy and of the magnet, for games of "
@@ -103,6 +107,17 @@ def _game(arguments: argparse.Namespace) -> games.PreferenceGame:
                 raise ConfigError(f"--{setting} is for ready-made games, and {arguments.game} is a file; leave it out")
         return game
     return games.by_name(arguments.game, actions=arguments.actions, seed=arguments.seed)
+
+
+def _feedback(spec: str) -> games.SampledFeedback | None:
+    kind, settings = split_spec(spec, ConfigError)
+    if kind not in ("exact", "sampled"):
+        raise ConfigError(unknown_name("feedback", kind, ("exact", "sampled")))
+    if kind == "exact":
+        if settings:
+            raise ConfigError(f"--feedback is {spec!r}, but exact payoffs have no settings; write exact alone")
+        return None
+    return games.SampledFeedback(**read_settings("feedback", kind, games.SampledFeedback, settings, ConfigError))
 
 
 def _initial(initial: str, game: games.PreferenceGame) -> NDArray[np.float64]:
@@ -137,6 +152,7 @@ def _summary(trace: games.Trace) -> dict[str, object]:
         "best_gap": float(trace.duality_gap.min()),
         "average_gap": float(trace.average_gap[-1]),
         "policy": trace.policy.tolist(),
+        **({"duels": int(trace.duels[-1])} if trace.duels[-1] else {}),
     }
 
 
