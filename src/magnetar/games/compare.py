@@ -77,7 +77,7 @@ class MethodChoice:
     @property
     def has_magnet(self) -> bool:
         """Whether a magnet pulls on the policy."""
-        return bool(getattr(self.method.objective, "needs_magnet", False))
+        return self.method.objective.needs_magnet
 
     @property
     def definition(self) -> str:

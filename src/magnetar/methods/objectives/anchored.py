@@ -112,6 +112,11 @@ class AdaptiveMagneticDescent(OracleObjective):
         if not 1 < self.growth < float("inf"):
             raise ConfigError(f"growth is {self.growth}, expected a finite number above 1")
 
+    @property
+    def needs_magnet(self) -> bool:
+        """True: it keeps one of its own."""
+        return True
+
     def initial_state(self, log_policy_A: FloatArray) -> AnchoredState:
         """The magnet at the starting policy, nothing remembered."""
         return self._new_round(log_policy_A, gap=float("inf"), last=None)

@@ -32,6 +32,11 @@ class Objective(ABC):  # noqa: B024 - its children differ in what they look at, 
     """What one update does to a policy. Pure and frozen: no optimiser, no random numbers, no memory of its own."""
 
     @property
+    def needs_magnet(self) -> bool:
+        """Whether a magnet pulls on the policy."""
+        return False
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The objective's numbers and options by name, for tables and logs."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type] - dataclasses
@@ -56,11 +61,6 @@ class PayoffObjective(Objective):
 
 class SampledObjective(PayoffObjective):
     """An update that also exists as a loss on sampled responses, for neural policies and language models."""
-
-    @property
-    @abstractmethod
-    def needs_magnet(self) -> bool:
-        """Whether the loss looks at the magnet's log-probabilities."""
 
     @property
     def needs_magnet_distribution(self) -> bool:

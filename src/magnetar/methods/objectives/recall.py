@@ -77,6 +77,11 @@ class Recall(OracleObjective):
     def __post_init__(self) -> None:
         check_positive(proximal_scale=self.proximal_scale)
 
+    @property
+    def needs_magnet(self) -> bool:
+        """True: it keeps one of its own."""
+        return True
+
     def initial_state(self, log_policy_A: FloatArray) -> None:
         """Nothing is known before the first evaluation."""
         del log_policy_A

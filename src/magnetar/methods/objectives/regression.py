@@ -117,11 +117,6 @@ class PointwiseRegression(SampledObjective):
     def __post_init__(self) -> None:
         check_positive(step_size=self.step_size)
 
-    @property
-    def needs_magnet(self) -> bool:
-        """Never."""
-        return False
-
     def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
         """Loss and the metric "payoff" per response."""
         log_ratio_BG = masked_sum(batch.logp_BGT - batch.behavior_logp_BGT, batch.mask_BGT)
