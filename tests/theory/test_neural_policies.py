@@ -24,11 +24,7 @@ from magnetar.methods import Ema, EveryNUpdates, Opponent, SampledObjective
 GAME = games.random_game(5, seed=3)
 START = np.array([0.4, 0.25, 0.2, 0.1, 0.05])
 TO_THE_MINIMUM = OptimizerSettings("lbfgs", learning_rate=1.0, inner_steps=300)
-SAMPLED = [
-    name
-    for name, make in methods.METHODS.items()
-    if isinstance(make().objective, SampledObjective) and not make().magnet.needs_progress
-]
+SAMPLED = [name for name, make in methods.METHODS.items() if isinstance(make().objective, SampledObjective)]
 
 
 def _variants() -> dict[str, methods.Method]:
@@ -103,6 +99,28 @@ def test_the_gradient_of_sampled_groups_is_unbiased(name: str, opponents: str, j
     standard_error = drawn.std(axis=0, ddof=1) / np.sqrt(GROUPS)
     assert (np.abs(drawn.mean(axis=0) - expected) < 4 * standard_error).all()
     assert (np.abs(expected) / standard_error).max() > 8, "the gradient must stand out from the noise"
+
+
+def test_regression_on_the_payoffs_of_its_own_group_aims_at_a_larger_scale() -> None:
+    # A difference of payoffs contains the pair's own duel twice, so its part of the loss does not shrink with the
+    # pairs that a group wastes on itself, while the square does: as if the scale were G/(G − 1) times larger.
+    behavior, win_prob = torch.tensor(START).log(), torch.tensor(GAME.P)
+    logits = (behavior + torch.tensor([0.3, -0.2, 0.1, 0.2, -0.4])).requires_grad_()
+
+    def gradient(scale: float, feedback: GroupFeedback, generator: torch.Generator | None) -> np.ndarray:
+        group = feedback.judge(generator, win_prob, behavior, OPPONENTS["own group"])
+        objective = methods.PairwiseRegression(0.0, scale, target="payoff")
+        loss = group_loss(objective, group, logits.log_softmax(-1), behavior, behavior)
+        return torch.autograd.grad(loss, logits)[0].numpy()
+
+    group, scale = 3, 1.5
+    sampling = GroupSampling(group, judgement="probability", seed=6)
+    generator = sampling.generator()
+    drawn = np.array([gradient(scale, sampling, generator) for _ in range(2500)])
+    standard_error = drawn.std(axis=0, ddof=1) / np.sqrt(len(drawn))
+    larger, same = (gradient(s, EnumeratedFeedback(), None) * (group - 1) / group for s in (scale * 1.5, scale))
+    assert (np.abs(drawn.mean(axis=0) - larger) < 4 * standard_error).all()
+    assert (np.abs(drawn.mean(axis=0) - same) > 4 * standard_error).any()
 
 
 def _check_networks(seed: int, updates: int, feedback: GroupFeedback | None = None) -> None:

@@ -10,15 +10,11 @@ import torch
 from magnetar import games, methods
 from magnetar.errors import ConfigError, GameError, NonFiniteLossError
 from magnetar.games.neural import GroupSampling, MLPPolicy, OptimizerSettings, TabularPolicy, run_neural
-from magnetar.methods import EveryNUpdates, FixedMagnet, MagnetSchedule, Opponent, SampledObjective
+from magnetar.methods import AdaptiveMagnet, FixedMagnet, MagnetSchedule, Opponent, SampledObjective
 
 GAME = games.random_game(5, seed=3)
 START = (0.4, 0.25, 0.2, 0.1, 0.05)
-SAMPLED = [
-    name
-    for name, make in methods.METHODS.items()
-    if isinstance(make().objective, SampledObjective) and not make().magnet.needs_progress
-]
+SAMPLED = [name for name, make in methods.METHODS.items() if isinstance(make().objective, SampledObjective)]
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -214,14 +210,12 @@ def test_a_start_without_full_support_is_refused() -> None:
         run_neural(methods.mpo(), GAME, 2, initial=(0.25, 0.25, 0.25, 0.25, 0.0))
 
 
-def test_a_magnet_that_watches_payoffs_is_refused() -> None:
-    class Watching(EveryNUpdates):
-        @property
-        def needs_progress(self) -> bool:
-            return True
-
-    with pytest.raises(ConfigError, match="a magnet that watches exact payoffs"):
-        run_neural(methods.mpo(magnet=Watching(3)), GAME, 2)
+def test_an_adaptive_magnet_moves_when_the_steps_have_shrunk() -> None:
+    method = methods.mpo(step_size=1.0, magnet_strength=0.5, magnet=AdaptiveMagnet(0.3))
+    trace = run_neural(method, GAME, 40, policy=TabularPolicy(), optimizer=OptimizerSettings("lbfgs", 1.0, 200))
+    exact = games.run(method, GAME, 40)
+    assert len(exact.magnet_moves) > 1
+    np.testing.assert_array_equal(trace.magnet_moves, exact.magnet_moves)
 
 
 def test_a_loss_that_is_not_finite_names_the_update() -> None:
