@@ -1,6 +1,6 @@
 """What noise does to the last iterate: figures and tables of docs/sampled_feedback.md.
 
-    python benchmarks/sampled_feedback.py            # about five minutes of one core; prints the tables
+    python benchmarks/sampled_feedback.py            # two minutes of one free core; prints the tables
     python benchmarks/sampled_feedback.py --write    # also redraws docs/figures and the tables of the page
     python benchmarks/sampled_feedback.py --only opponents steps
 
