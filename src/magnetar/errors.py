@@ -4,8 +4,10 @@ Every error that a user can cause derives from `MagnetarError`; the command line
 traceback. Programming errors stay ordinary Python exceptions.
 """
 
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -17,6 +19,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "NonFiniteLossError",
+    "checked_integer",
     "unknown_name",
 ]
 
@@ -72,3 +75,32 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}"
+
+
+def checked_integer(name: str, value: Any, at_least: int, error: type[MagnetarError] = ConfigError) -> int:
+    """Return a count or a seed as a Python integer, or say what it should be.
+
+    Args:
+        name: Name of the setting, for the message.
+        value: What the user gave: an int, or anything that stands for one exactly, such as a NumPy integer. Neither
+            2.0 nor True is a number of anything.
+        at_least: Smallest value allowed.
+        error: Class to raise.
+
+    Returns:
+        The value, at least ``at_least``.
+
+    Raises:
+        MagnetarError: Of the class ``error``: not an integer, or too small.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        whole = isinstance(value, float) and value.is_integer() and value >= at_least
+        fix = f"for instance {int(value) if whole else at_least}"
+        raise error(f"{name} is {value!r}, expected an integer of at least {at_least}; {fix}")
+    if number < at_least:
+        raise error(f"{name} is {number}, expected at least {at_least}")
+    return number

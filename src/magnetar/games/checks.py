@@ -1,14 +1,13 @@
 """Checks and small helpers that the game builders share."""
 
 import inspect
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.errors import GameError, unknown_name
+from magnetar.errors import GameError, checked_integer, unknown_name
 
 __all__ = ["LARGEST_GAME", "check_between", "check_choice", "check_count", "random_generator", "sigmoid", "titled"]
 
@@ -31,15 +30,7 @@ def check_count(setting: str, value: Any, least: int = 1, most: int = LARGEST_GA
     Raises:
         GameError: Not an integer, or outside the range.
     """
-    expected = f"expected an integer of at least {least}"
-    if isinstance(value, bool | np.bool_):
-        raise GameError(f"{setting} is {value}, {expected}")
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise GameError(f"{setting} is {value!r}, {expected}") from None
-    if count < least:
-        raise GameError(f"{setting} is {count}, expected at least {least}")
+    count = checked_integer(setting, value, least, GameError)
     if count > most:
         raise GameError(f"{setting} is {count}, expected at most {most}: a game is a whole matrix in memory")
     return count
