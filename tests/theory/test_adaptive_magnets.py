@@ -1,5 +1,6 @@
 """The statements of docs/theory/adaptive_magnets.md, each under its name, against references that no method uses."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 
 from magnetar import games, methods
 from magnetar.games.gaps import kl_divergence, log_probabilities
+from magnetar.methods.objectives.anchored import AnchoredState
 from magnetar.methods.objectives.proximal import SkewModel, proximal_equilibrium
 from magnetar.methods.objectives.recall import Recall, RecallState, best_combination
 
 FloatArray = NDArray[np.float64]
 
-FLOATING_POINT = 1e-7  # the page says why gaps below it may rise; the statements are about exact arithmetic
+FLOATING_POINT = 1e-8  # gaps below it may rise: the statements are about exact arithmetic
 
 # Mixed equilibria, unique in all but the last: of full support, of part of it, with clones.
 GAMES = [
@@ -204,7 +206,8 @@ class TestRecall:
         equilibrium = game.equilibrium()
         trace = games.run(methods.mpo_recall(), game, updates=5, initial=equilibrium)
         np.testing.assert_allclose(trace.policy, equilibrium, rtol=1e-14)
-        assert trace.evaluations[-1] == 1
+        # Its own, and that of a best response where rounding hides that there is no better one.
+        assert trace.evaluations[-1] <= 2
 
     @every_game
     @pytest.mark.parametrize("known", [1, 3])
@@ -284,6 +287,13 @@ class TestRecall:
             assert trace.duality_gap[-1] < 1e-9
 
 
+class ConstantSteps(methods.AdaptiveMagneticDescent):
+    """The method of theorem 6, by the library's own code but for the step size."""
+
+    def _step_size(self, policy: FloatArray, payoff: FloatArray, state: AnchoredState) -> float:
+        return self.first_step
+
+
 class TestRestarts:
     """Proposition 5 and theorem 6."""
 
@@ -314,11 +324,17 @@ class TestRestarts:
                 assert (skew @ mean).max() <= self.CONSTANT * distance / (step * k) + 1e-12
 
     @every_game
-    def test_rounds_end_and_shrink_the_gap_unless_ended_by_length(self, game: games.PreferenceGame) -> None:
+    @pytest.mark.parametrize("kind", ["as shipped", "as in the theorem"])
+    def test_rounds_end_and_shrink_the_gap_unless_ended_by_length(self, game: games.PreferenceGame, kind: str) -> None:
         method = methods.mpo_adaptive()
+        if kind == "as in the theorem":
+            safe = 0.5 / float(np.linalg.norm(centred(game), 2))
+            method = dataclasses.replace(method, objective=ConstantSteps(anchored=False, first_step=safe))
         start = random_policies(1, game.num_actions, seed=27)[0]
-        trace = games.run(method, game, updates=3000, initial=start, stop_at_gap=1e-8, record=True)
+        trace = games.run(method, game, updates=6000, initial=start, stop_at_gap=1e-8, record=True)
         assert trace.magnets is not None
+        if kind == "as in the theorem":
+            assert trace.duality_gap[-1] <= 1e-8
         gaps = np.array([game.duality_gap(magnet) for magnet in trace.magnets])
         updates = np.diff([0, *trace.magnet_moves])
         shrink_rising = method.objective.settings["shrink_rising"]
@@ -329,7 +345,7 @@ class TestRestarts:
         assert len(gaps) > 2
         assert (shrunk | by_length).all()
         # Each round that is ended by its length is at least four fifths of all updates so far.
-        assert by_length.sum() <= 2 + np.log(trace.magnet_moves[-1]) / np.log(5)
+        assert (by_length & ~shrunk).sum() <= 2 + np.log(updates.max()) / np.log(5)
 
 
 class TestKullbackLeiblerMagnets:
