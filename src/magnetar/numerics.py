@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
+    "log_mixture",
     "log_normalize",
     "log_probabilities",
     "masked_mean",
@@ -70,6 +71,22 @@ def log_probabilities(policy_A: FloatArray) -> FloatArray:
     """
     with np.errstate(divide="ignore"):
         return np.log(policy_A)
+
+
+def log_mixture(log_a_A: FloatArray, log_b_A: FloatArray, weight: float) -> FloatArray:
+    """Geometric mixture ``a^(1−w) b^w``, normalised; probability zero in either stays zero unless its weight is zero.
+
+    Args:
+        log_a_A: Shape (..., A), nats; -inf for probability zero.
+        log_b_A: Same form.
+        weight: w, in [0, 1].
+
+    Returns:
+        Shape (..., A), nats, normalised.
+    """
+    if weight <= 0.0:
+        return log_a_A
+    return log_b_A if weight >= 1.0 else log_normalize((1.0 - weight) * log_a_A + weight * log_b_A)
 
 
 def tilt(log_policy_A: FloatArray, reward_A: FloatArray, step_size: float) -> FloatArray:

@@ -114,9 +114,9 @@ def test_no_nan_at_any_setting_or_probability(make: Factory, extreme: float, sta
     setting = next((name for name in ("step_size", "kl_coef", "proximal_scale") if name in accepted), None)
     try:
         method = make(**{setting: extreme} if setting else {})
-    except ConfigError as error:  # only Nash-MD's mixture weight has an upper limit
-        assert make is methods.nash_md and extreme > 10
-        assert "reference_weight" in str(error)
+    except ConfigError as error:  # explicit steps have an upper limit
+        assert make in (methods.mpo_rt, methods.omd, methods.inpo, methods.nash_md, methods.egpo) and extreme > 10
+        assert "expected a product of at most 1" in str(error)
         return
     trace = games.run(method, games.biased_rps(), updates=60, initial=start, record=True)
     assert trace.policies is not None
@@ -207,7 +207,7 @@ def test_evaluations_are_counted_as_the_method_spends_them(make: Factory) -> Non
         expected = [0, 2, 3, 4, 5]
     else:
         expected = [k * (2 if two_each else 1) for k in range(5)]
-    if method.name == "mpo_adaptive":  # an update that moves to the round's average knows its payoffs already
+    if method.name == "mpo_adaptive":  # after an update that moves to the round's average the payoffs are known
         expected[-1] = 3
     np.testing.assert_array_equal(trace.evaluations, expected)
 
@@ -220,3 +220,67 @@ def test_a_game_of_one_action_and_a_run_of_no_updates(make: Factory) -> None:
     still = games.run(make(), games.biased_rps(), updates=0)
     assert still.duality_gap.shape == still.evaluations.shape == (1,)
     np.testing.assert_allclose(still.policy, 1 / 3)
+
+
+@FACTORIES
+def test_every_method_runs_on_sampled_duels_and_repeats_by_seed(make: Factory) -> None:
+    game = games.biased_rps()
+    runs = [
+        games.run(make(), game, updates=25, initial=(0.6, 0.3, 0.1), feedback=games.SampledFeedback(64, seed=seed))
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_allclose(runs[0].policy.sum(), 1.0, atol=1e-12)
+    assert runs[0].duels[-1] > 0
+    np.testing.assert_array_equal(runs[0].duality_gap, runs[1].duality_gap)
+    assert (runs[0].duality_gap != runs[2].duality_gap).any()
+
+
+@pytest.mark.parametrize("role", ["reference", "magnet"])
+def test_duels_against_an_opponent_that_stands_still_are_fought_anew_each_update(role: str) -> None:
+    method = methods.mpo(opponent=methods.Opponent(role), magnet_every=1000)  # type: ignore[arg-type]
+    trace = games.run(method, games.biased_rps(), updates=5, feedback=games.SampledFeedback(opponents=2))
+    np.testing.assert_array_equal(trace.duels, [0, 6, 12, 18, 24, 30])
+
+
+def test_the_limit_named_depends_on_the_opponent() -> None:
+    frozen = methods.mpo(opponent=methods.Opponent("reference"))
+    assert frozen.converges_to == "best response to the reference"
+    game, reference = games.random_game(6, seed=0), policy_of(6, 1)
+    trace = games.run(frozen, game, updates=3000, initial=reference)
+    assert trace.policy.argmax() == game.payoff(reference).argmax()
+    assert trace.policy.max() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("start", "method"),
+    [
+        ((0.5, 0.5, 0.0), methods.nash_md(10, 0.1)),
+        ((0.5, 0.5, 0.0), methods.mpo(opponent=methods.Opponent("mixture"))),
+        ((0.5, 0.25, 0.25), methods.bt_rlhf(kl_coef=5e-324)),
+    ],
+)
+def test_weights_of_zero_and_one_meet_probability_zero(start: tuple[float, ...], method: methods.Method) -> None:
+    trace = games.run(method, games.biased_rps(), updates=10, initial=start, reference=(1 / 3, 1 / 3, 1 / 3))
+    assert not np.isnan(trace.log_policy).any()
+
+
+@pytest.mark.parametrize("name", ["mpo_rt", "omd", "egpo", "inpo", "nash_md"])
+def test_a_step_past_the_magnet_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="use a step_size of at most 10"):
+        methods.build_method(name, step_size=11.0, magnet_strength=0.1)
+
+
+class TestRecall:
+    def test_it_does_not_stand_still_where_its_programme_takes_the_latest_policies_only(self) -> None:
+        trace = games.run(methods.mpo_recall(), games.random_game(500, seed=0), updates=170, stop_at_gap=1e-4)
+        assert trace.duality_gap[-1] <= 1e-4
+        moves = np.diff(trace.magnet_moves)
+        assert moves.max() < 25
+
+    @pytest.mark.parametrize("faintness", [1.0, 1e-3, 1e-6])
+    def test_it_keeps_what_it_has_reached_and_stops_asking(self, faintness: float) -> None:
+        game = games.PreferenceGame(0.5 + faintness * (games.random_game(30, seed=5).P - 0.5))
+        trace = games.run(methods.mpo_recall(), game, updates=300)
+        assert trace.duality_gap[-1] <= 1.1 * trace.duality_gap.min() + 1e-9 * faintness
+        assert trace.duality_gap[-1] < 1e-6 * faintness
+        assert trace.evaluations[-1] < 60

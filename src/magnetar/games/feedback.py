@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, checked_integer
+from magnetar.games.checks import number_or_nan
 
 __all__ = ["SampledFeedback"]
 
@@ -16,7 +17,8 @@ FloatArray = NDArray[np.float64]
 class SampledFeedback:
     r"""Payoffs estimated from duels, each a Bernoulli draw of the preference: what annotators, not formulas, give.
 
-    Two designs, both unbiased unless ``exploration`` is positive:
+    Every evaluation of a method is estimated so, whole matrices too (each pair meets ``opponents`` times). Two designs,
+    both unbiased unless ``exploration`` is positive:
 
     - ``responses=None``: every action meets ``opponents`` actions drawn from the opponent policy; its payoff is the
       share that it wins. Costs A · opponents duels an evaluation.
@@ -42,22 +44,20 @@ class SampledFeedback:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.opponents < 1:
-            raise ConfigError(f"opponents is {self.opponents}, expected an integer of at least 1")
-        if self.responses is not None and self.responses < 2:
+        checked_integer("opponents", self.opponents, 1)
+        checked_integer("seed", self.seed, 0)
+        if self.responses is not None and checked_integer("responses", self.responses, 0) < 2:
             raise ConfigError(
                 f"responses is {self.responses}, expected at least 2, whose members meet each other, or None for every "
                 "action"
             )
-        if not 0 <= self.exploration < float("inf"):
-            raise ConfigError(f"exploration is {self.exploration}, expected a finite number of at least 0")
+        if not 0 <= number_or_nan(self.exploration) < float("inf"):
+            raise ConfigError(f"exploration is {self.exploration!r}, expected a finite number of at least 0")
         if self.exploration and self.responses is None:
             raise ConfigError(
                 f"exploration is {self.exploration}, but every action is judged and none needs importance weights; set "
                 "responses, or remove exploration"
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected an integer of at least 0")
 
     def generator(self) -> np.random.Generator:
         """A fresh generator, always in the same state."""
@@ -93,6 +93,22 @@ class SampledFeedback:
         credit = np.zeros_like(policy_A)
         np.add.at(credit, drawn, (share - 0.5) / (self.responses * (policy_A[drawn] + self.exploration)))
         return 0.5 + credit, duels
+
+    def win_prob(self, generator: np.random.Generator, win_prob_AA: FloatArray) -> tuple[FloatArray, int]:
+        """The whole matrix estimated: every pair of actions meets ``opponents`` times.
+
+        Args:
+            generator: Source of the draws, advanced.
+            win_prob_AA: P, shape (A, A).
+
+        Returns:
+            Shares won, shape (A, A), which add up to one with their transpose; and the number of duels fought.
+        """
+        first, second = np.triu_indices(len(win_prob_AA), 1)
+        share = generator.binomial(self.opponents, win_prob_AA[first, second]) / self.opponents
+        estimate = np.full_like(win_prob_AA, 0.5)
+        estimate[first, second], estimate[second, first] = share, 1.0 - share
+        return estimate, self.opponents * len(first)
 
     def _judge_all(
         self, generator: np.random.Generator, win_prob_AA: FloatArray, opponent_A: FloatArray

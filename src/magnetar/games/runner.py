@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, GameError, checked_integer
 from magnetar.games.feedback import SampledFeedback
 from magnetar.games.game import PreferenceGame
 from magnetar.games.gaps import duality_gap, log_probabilities
@@ -34,15 +34,15 @@ def run(
 ) -> Trace:
     """Run a method's exact updates on a game.
 
-    One update is one matrix–vector product and work linear in the number of actions: the payoffs of the policy just
-    reached give its gap, and are the payoffs of the next update. All in log-probabilities; an action of probability
+    One update against the current policy is one matrix–vector product and work linear in the number of actions: the
+    payoffs of the policy just reached give its gap, and are the payoffs of the next update. All in log-probabilities; an action of probability
     zero stays there, except in the Euclidean methods.
 
     Args:
         method: Opponent, objective and magnet schedule.
         game: The game.
         updates: Number of updates, at least 0.
-        initial: Starting policy, probabilities, shape (A,); uniform by default.
+        initial: Starting policy, probabilities, shape (A,); uniform by default (the command line's is skewed).
         reference: Policy for the role "reference", probabilities, shape (A,); the starting policy by default.
         magnet: Starting magnet, probabilities, shape (A,); the reference by default.
         feedback: How the method's payoffs are sampled; exact by default.
@@ -56,17 +56,19 @@ def run(
         The trace.
 
     Raises:
-        ConfigError: A negative number of updates, rounds that do not fit, a magnet that excludes every action that
-            the starting policy plays, or sampled feedback for a method that reads the game itself.
+        ConfigError: A negative number of updates, rounds that do not fit, or a magnet that excludes every action that
+            the starting policy plays.
         GameError: A start that is not a distribution over the game's actions.
         NonFiniteLossError: An update gave NaN, which no setting should.
     """
+    _check_method(method)
     _check_length(updates, rounds)
-    if feedback is not None and isinstance(method.objective, OracleObjective):
-        raise ConfigError(
-            f"feedback is sampled, but method {method.name!r} asks the game for more than payoffs; run it with exact "
-            "feedback, or choose a method that learns from payoffs"
-        )
+    if not isinstance(game, PreferenceGame):
+        raise GameError(f"game is {game!r}, expected a PreferenceGame: games.by_name('rps'), or PreferenceGame(matrix)")
+    if feedback is not None and not isinstance(feedback, SampledFeedback):
+        raise ConfigError(f"feedback is {feedback!r}, expected SampledFeedback(...), or None for exact payoffs")
+    if stop_at_gap is not None and not stop_at_gap >= 0:
+        raise ConfigError(f"stop_at_gap is {stop_at_gap}, expected a duality gap of at least 0")
     log_policy, log_reference, log_magnet = _starting_points(game, initial, reference, magnet)
     state = PlayState(method, game.P, log_policy, log_reference, log_magnet, feedback)
     recorder = Recorder(updates, state, record)
@@ -86,7 +88,8 @@ def run_batch(
     """Run a method on many games in one call; games of the same size are played at once.
 
     Every game starts at the uniform policy, as with `run`, and gets the same trace. Where small games are many this is
-    ten times as fast as one after another, because an update of all of them costs a few calls of NumPy.
+    tens of times as fast as one after another, because an update of all of them costs a few calls of NumPy. Methods
+    that ask each game questions of their own, or whose magnet watches the policy, still run one game after another.
 
     Args:
         method: Opponent, objective and magnet schedule.
@@ -103,7 +106,12 @@ def run_batch(
         ConfigError: A negative number of updates, or rounds that do not fit.
         NonFiniteLossError: An update gave NaN, which no setting should.
     """
+    _check_method(method)
     _check_length(updates, rounds)
+    games = list(games) if isinstance(games, Iterable) else [games]
+    for game in games:
+        if not isinstance(game, PreferenceGame):
+            raise GameError(f"games holds {game!r}, expected PreferenceGame objects only")
     if isinstance(method.objective, OracleObjective) or method.magnet.needs_progress:  # each game goes its own way
         return [run(method, game, updates, rounds=rounds, record=record, progress=progress) for game in games]
     traces: dict[int, Trace] = {}
@@ -118,10 +126,17 @@ def run_batch(
     return [traces[i] for i in range(len(games))]
 
 
+def _check_method(method: Method) -> None:
+    if not isinstance(method, Method):
+        raise ConfigError(
+            f"method is {method!r}, expected a Method: call its function, methods.mpo(), or methods.build_method('mpo')"
+        )
+
+
 def _check_length(updates: int, rounds: int) -> None:
-    if updates < 0:
-        raise ConfigError(f"updates is {updates}, expected at least 0")
-    if not 1 <= rounds <= max(updates, 1):
+    checked_integer("updates", updates, 0)
+    checked_integer("rounds", rounds, 1)
+    if rounds > max(updates, 1):
         raise ConfigError(f"rounds is {rounds}, expected between 1 and the number of updates ({updates})")
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from magnetar.games.feedback import SampledFeedback
 from magnetar.methods import Method, OracleObjective, PayoffObjective
-from magnetar.numerics import log_normalize
+from magnetar.numerics import log_mixture
 
 __all__ = ["PlayState"]
 
@@ -90,7 +90,8 @@ class PlayState:
 
     def _payoff_against(self, role: str) -> FloatArray:
         """Payoffs of all actions against the policy in that role, counted when they are new to the method."""
-        if role not in self._payoffs:
+        # Exact payoffs hold until a policy moves; duels are fought anew, or one draw's noise would steer the whole run.
+        if role not in self._payoffs or self._feedback is not None:
             self._payoffs[role] = self._evaluate(self._opponent(role), exact=self.payoff if role == "current" else None)
         return self._payoffs[role]
 
@@ -99,7 +100,7 @@ class PlayState:
             return self.policy
         if role == "mixture":
             weight = self.method.opponent.reference_weight
-            return np.exp(log_normalize((1.0 - weight) * self.log_policy + weight * self.log_reference))
+            return np.exp(log_mixture(self.log_policy, self.log_reference, weight))
         return np.exp({"magnet": self.log_magnet, "reference": self.log_reference}[role])
 
     def _evaluate(self, opponent: FloatArray, exact: FloatArray | None = None) -> FloatArray:
@@ -117,14 +118,10 @@ class PlayState:
     def place_magnet(self, log_magnet: FloatArray) -> None:
         """Put the magnet where the objective has put its own."""
         self.log_magnet = log_magnet
-        self._payoffs.pop("magnet", None)
 
     def move_magnet(self, rate: float) -> None:
         """Mix the policy into the magnet, ``log ρ ← (1−τ) log ρ + τ log π`` renormalised; τ = 1 copies it."""
-        if rate >= 1.0:
-            self.log_magnet = self.log_policy
-        else:
-            self.log_magnet = log_normalize((1.0 - rate) * self.log_magnet + rate * self.log_policy)
+        self.log_magnet = log_mixture(self.log_magnet, self.log_policy, rate)
         self._payoffs.pop("magnet", None)
 
 
@@ -133,18 +130,30 @@ class _Oracle:
 
     def __init__(self, state: PlayState) -> None:
         self._state = state
-        self._matrix_was_read = False
+        self._matrix: FloatArray | None = None
 
     def payoff(self) -> FloatArray:
         return self._state._payoff_against("current")
 
     def product(self, vector_A: FloatArray) -> FloatArray:
-        self._state.evaluations += 1
-        return self._state._product(vector_A)
+        if self._state._feedback is None:
+            self._state.evaluations += 1
+            return self._state._product(vector_A)
+        # Duels need opponents to draw, hence the vector as the difference of two multiples of policies.
+        product = np.zeros_like(vector_A)
+        for sign in (1.0, -1.0):
+            part = np.maximum(sign * vector_A, 0.0)
+            total = float(part.sum())
+            if total > 0:
+                product += sign * total * self._state._evaluate(part / total)
+        return product
 
     def win_prob(self) -> FloatArray:
-        matrix = self._state.win_prob_AA
-        if not self._matrix_was_read:
-            self._state.evaluations += len(matrix)
-            self._matrix_was_read = True
-        return matrix
+        state, actions = self._state, len(self._state.win_prob_AA)
+        if self._matrix is None:
+            self._matrix = state.win_prob_AA
+            state.evaluations += actions
+        if state._feedback is not None and state._generator is not None:
+            self._matrix, duels = state._feedback.win_prob(state._generator, state.win_prob_AA)
+            state.duels += duels
+        return self._matrix

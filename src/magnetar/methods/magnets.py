@@ -8,7 +8,7 @@ does the moving: 1 is a hard copy, 0 leaves the magnet where it is, anything bet
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, checked_integer
 
 __all__ = ["AdaptiveMagnet", "EachRound", "Ema", "EveryNUpdates", "FixedMagnet", "MagnetClock", "MagnetSchedule"]
 
@@ -72,10 +72,7 @@ class EveryNUpdates(MagnetSchedule):
     every: int
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ConfigError(
-                f"magnet_every is {self.every}, expected an integer of at least 1 (updates between moves)"
-            )
+        checked_integer("magnet_every", self.every, 1)
 
     def rate(self, clock: MagnetClock) -> float:
         """One after updates ``every``, ``2 · every``, …, zero otherwise."""

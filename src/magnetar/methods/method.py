@@ -13,13 +13,27 @@ __all__ = ["CONVERGES_TO", "ConvergesTo", "Method", "Prediction"]
 Prediction = Literal["none", "optimistic", "extragradient"]
 PREDICTIONS: tuple[Prediction, ...] = ("none", "optimistic", "extragradient")
 
-ConvergesTo = Literal["original equilibrium", "regularised equilibrium", "average only", "Bradley–Terry policy"]
+ConvergesTo = Literal[
+    "original equilibrium",
+    "regularised equilibrium",
+    "average only",
+    "Bradley–Terry policy",
+    "best response to the reference",
+    "nothing known",
+]
 CONVERGES_TO: tuple[ConvergesTo, ...] = (
     "original equilibrium",
     "regularised equilibrium",
     "average only",
     "Bradley–Terry policy",
+    "best response to the reference",
+    "nothing known",
 )
+EXAMPLES = {
+    "opponent": "Opponent('reference')",
+    "objective": "MagneticPolicyGradient(1.0, 0.1)",
+    "magnet": "FixedMagnet()",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,8 @@ class Method:
         objective: What one update does to the policy; knows its own exact form for matrix games.
         magnet: When and how far the magnet moves.
         converges_to: What the last iterate reaches: "original equilibrium", "regularised equilibrium", "average only"
-            (the last iterate circles), or "Bradley–Terry policy" (the best policy for fitted scores).
+            (the last iterate circles), "Bradley–Terry policy" (the best policy for fitted scores), "best response to
+            the reference" (regularised if the magnet stays; where the opponent is frozen there), or "nothing known".
         source: arXiv id and equation or algorithm number.
         prediction: Which payoffs an update uses, the objective being the same: "none" those against the current
             opponent; "optimistic" ``2 q_k − q_{k−1}``, which extrapolates to the next one; "extragradient" those
@@ -48,6 +63,12 @@ class Method:
     prediction: Prediction = "none"
 
     def __post_init__(self) -> None:
+        for part, kind in (("opponent", Opponent), ("objective", Objective), ("magnet", MagnetSchedule)):
+            value = getattr(self, part)
+            if not isinstance(value, kind):
+                raise ConfigError(
+                    f"{part} is {value!r}, expected a {kind.__name__}, for instance {EXAMPLES[part]} of magnetar.methods"
+                )
         if self.prediction not in PREDICTIONS:
             raise ConfigError(unknown_name("prediction", self.prediction, PREDICTIONS))
         if self.prediction != "none":

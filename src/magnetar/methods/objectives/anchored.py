@@ -75,7 +75,7 @@ class AdaptiveMagneticDescent(OracleObjective):
       ``shrink`` times the gap at the last move; or at most ``shrink_rising`` times and no longer falling; or when the
       round has lasted ``longest_share`` of all updates so far.
 
-    One evaluation an update; an update that moves the policy to the round's average costs none.
+    One evaluation an update; none after an update that moves the policy to the round's average, whose payoffs follow.
 
     Source: of this library. Parts: optimistic steps arXiv:2006.09517, anchoring Halpern (1967), adaptive restarts
     arXiv:2105.12715.

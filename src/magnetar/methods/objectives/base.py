@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,5 +130,5 @@ def check_positive(**values: float) -> None:
         ConfigError: Names the first of them.
     """
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"{name} is {value}, expected a positive, finite number")
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise ConfigError(f"{name} is {value!r}, expected a positive, finite number")

@@ -12,6 +12,7 @@ from magnetar.numerics import tilt
 __all__ = ["BradleyTerryFit", "fit_bradley_terry"]
 
 CERTAIN = 1e-6  # win probabilities are held this far from 0 and 1: no finite scores fit certainty
+SMALLEST_KL_COEF = 1e-300  # its inverse is still a number
 NEWTON_STEPS = 200
 NEWTON_TOLERANCE = 1e-12  # largest change of a score in logits
 LARGEST_NEWTON_STEP = 2.0  # logits; farther away the quadratic model is not to be trusted
@@ -54,7 +55,7 @@ class BradleyTerryFit(OracleObjective):
         del state
         sampler = log_reference_A if self.sampled_by == "reference" else log_policy_A
         score = fit_bradley_terry(oracle.win_prob(), np.exp(sampler))
-        return tilt(log_reference_A, score, 1.0 / self.kl_coef), None
+        return tilt(log_reference_A, score, 1.0 / max(self.kl_coef, SMALLEST_KL_COEF)), None
 
 
 def fit_bradley_terry(win_prob_AA: FloatArray, weight_A: FloatArray) -> FloatArray:

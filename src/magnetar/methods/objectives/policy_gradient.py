@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.methods.objectives.base import GAME_VALUE, FloatArray, SampledObjective
+from magnetar.methods.objectives.base import GAME_VALUE, FloatArray, SampledObjective, check_positive
 from magnetar.numerics import log_normalize, masked_sum, reward_to_go, sampled_reverse_kl, tilt
 from magnetar.types import ObjectiveOutput, RolloutBatch
 
@@ -45,10 +45,9 @@ class PolicyGradient(SampledObjective):
     kl_estimator: KLEstimator = "sampled"
 
     def __post_init__(self) -> None:
-        if not 0 < self.step_size < float("inf"):
-            raise ConfigError(f"step_size is {self.step_size}, expected a positive, finite number (η)")
-        if not 0 <= self.magnet_strength < float("inf"):
-            raise ConfigError(f"magnet_strength is {self.magnet_strength}, expected a finite number of at least 0 (α)")
+        check_positive(step_size=self.step_size)
+        if self.magnet_strength != 0:
+            check_positive(magnet_strength=self.magnet_strength)
         if self.proximal not in ("kl", "clip"):
             raise ConfigError(unknown_name("proximal", self.proximal, ("kl", "clip")))
         if self.kl_estimator not in ("exact", "sampled"):

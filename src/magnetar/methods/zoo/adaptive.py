@@ -89,8 +89,8 @@ def mpo_recall(proximal_scale: float = 0.3) -> Method:
         proximal_scale: κ, the pull of the magnet in units of its gap, positive; anything between 0.1 and 1 does.
 
     Returns:
-        The method. Its last iterate reaches the equilibrium of the original game, on every game tried in at most A
-        evaluations; it remembers all evaluated policies.
+        The method. Its last iterate reaches the equilibrium of the original game, on every game tried to a gap of 1e-6
+        in at most A evaluations; it remembers all evaluated policies.
 
     Raises:
         ConfigError: A scale that is not positive.

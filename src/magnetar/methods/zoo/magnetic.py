@@ -1,5 +1,7 @@
 """Methods with a magnet: MPO in its two forms, and its parent with a magnet that never moves."""
 
+from numbers import Real
+
 from magnetar.errors import ConfigError
 from magnetar.methods.magnets import EveryNUpdates, FixedMagnet, MagnetSchedule
 from magnetar.methods.method import ConvergesTo, Method
@@ -11,7 +13,7 @@ from magnetar.methods.objectives import (
 )
 from magnetar.methods.opponents import Opponent
 
-__all__ = ["mmd", "mpo", "mpo_rt", "require_positive_strength"]
+__all__ = ["limit_against", "mmd", "mpo", "mpo_rt", "require_positive_strength", "require_step_within_pull"]
 
 
 def mpo(
@@ -51,7 +53,7 @@ def mpo(
         opponent=opponent or Opponent(),
         objective=MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=magnet or EveryNUpdates(magnet_every),
-        converges_to=_limit_of(magnet),
+        converges_to=_limit_of(magnet, opponent),
         source="arXiv:2410.16714, Algorithm 1",
     )
 
@@ -88,12 +90,13 @@ def mpo_rt(
     Source: arXiv:2410.16714, Algorithm 2.
     """
     require_positive_strength("mpo_rt", magnet_strength)
+    require_step_within_pull("mpo_rt", step_size, magnet_strength)
     return Method(
         name="mpo_rt",
         opponent=opponent or Opponent(),
         objective=RewardTransformedPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=magnet or EveryNUpdates(magnet_every),
-        converges_to=_limit_of(magnet),
+        converges_to=_limit_of(magnet, opponent),
         source="arXiv:2410.16714, Algorithm 2",
     )
 
@@ -131,13 +134,21 @@ def mmd(
         opponent=opponent or Opponent(),
         objective=MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=FixedMagnet(),
-        converges_to="regularised equilibrium",
+        converges_to=limit_against(opponent, "regularised equilibrium"),
         source="arXiv:2206.05825, theorem 3.4",
     )
 
 
-def _limit_of(magnet: MagnetSchedule | None) -> ConvergesTo:
-    return "regularised equilibrium" if isinstance(magnet, FixedMagnet) else "original equilibrium"
+def limit_against(opponent: Opponent | None, in_self_play: ConvergesTo) -> ConvergesTo:
+    """What the last iterate reaches against an opponent, given what it reaches in self-play."""
+    if opponent is None or opponent.is_self_play:
+        return in_self_play
+    return "best response to the reference" if opponent.role == "reference" else "nothing known"
+
+
+def _limit_of(magnet: MagnetSchedule | None, opponent: Opponent | None) -> ConvergesTo:
+    fixed = isinstance(magnet, FixedMagnet)
+    return limit_against(opponent, "regularised equilibrium" if fixed else "original equilibrium")
 
 
 def require_positive_strength(method: str, magnet_strength: float) -> None:
@@ -146,8 +157,21 @@ def require_positive_strength(method: str, magnet_strength: float) -> None:
     Raises:
         ConfigError: Names the method that has none.
     """
-    if not magnet_strength > 0:
+    if not isinstance(magnet_strength, Real) or not magnet_strength > 0:
         raise ConfigError(
-            f"magnet_strength is {magnet_strength}, expected a positive number for {method} (α, for instance 0.1); "
+            f"magnet_strength is {magnet_strength!r}, expected a positive number for {method} (α, for instance 0.1); "
             "for no magnet use method 'mirror_descent'"
+        )
+
+
+def require_step_within_pull(method: str, step_size: float, magnet_strength: float) -> None:
+    """Refuse explicit steps past the magnet: with ηα > 1 the policy's own weight, 1 − ηα, is negative.
+
+    Raises:
+        ConfigError: Names the largest step size.
+    """
+    if isinstance(step_size, Real) and step_size * magnet_strength > 1:
+        raise ConfigError(
+            f"step_size is {step_size} with magnet_strength {magnet_strength}, expected a product of at most 1: {method} "
+            f"would step past its magnet and back; use a step_size of at most {1 / magnet_strength:g}"
         )

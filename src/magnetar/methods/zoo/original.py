@@ -12,6 +12,7 @@ from magnetar.methods.objectives import (
     Proximal,
 )
 from magnetar.methods.opponents import Opponent
+from magnetar.methods.zoo.magnetic import limit_against
 
 __all__ = ["adagrad_norm", "extragradient", "hamiltonian", "mirror_descent", "ogda", "omwu", "sppo"]
 
@@ -46,7 +47,7 @@ def mirror_descent(
         opponent=opponent or Opponent(),
         objective=MagneticPolicyGradient(step_size, 0.0, proximal, clip_range, kl_estimator),
         magnet=FixedMagnet(),
-        converges_to="average only",
+        converges_to=limit_against(opponent, "average only"),
         source="arXiv:2401.04056",
     )
 
@@ -129,15 +130,15 @@ def ogda(step_size: float = 0.25) -> Method:
     """Optimistic gradient descent–ascent: projected gradient steps on the payoffs extrapolated by one update.
 
     Args:
-        step_size: η, positive; small beside one over the largest singular value of P − 1/2.
+        step_size: η, positive; below 1/(2L) with L the largest singular value of P − 1/2, or it goes round.
 
     Returns:
-        The method. Its last iterate reaches the equilibrium of the original game at a linear rate.
+        The method. Its last iterate reaches the equilibrium of the original game.
 
     Raises:
         ConfigError: A step size that is not positive.
 
-    Source: arXiv:2006.09517.
+    Source: arXiv:2006.09517; the form with one sequence of policies arXiv:1808.04162.
     """
     return Method(
         name="ogda",
@@ -145,7 +146,7 @@ def ogda(step_size: float = 0.25) -> Method:
         objective=ProjectedGradient(step_size),
         magnet=FixedMagnet(),
         converges_to="original equilibrium",
-        source="arXiv:2006.09517",
+        source="arXiv:2006.09517; arXiv:1808.04162",
         prediction="optimistic",
     )
 

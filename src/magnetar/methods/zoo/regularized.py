@@ -10,7 +10,7 @@ from magnetar.methods.objectives import (
     RewardTransformedPolicyGradient,
 )
 from magnetar.methods.opponents import Opponent
-from magnetar.methods.zoo.magnetic import require_positive_strength
+from magnetar.methods.zoo.magnetic import limit_against, require_positive_strength, require_step_within_pull
 
 __all__ = ["bt_rlhf", "egpo", "inpo", "iterative_dpo", "nash_md", "omd"]
 
@@ -38,17 +38,18 @@ def omd(
         The method. Its last iterate reaches the equilibrium of the regularised game if ``η ≤ 4β``, about.
 
     Raises:
-        ConfigError: A step size or strength that is not positive.
+        ConfigError: A step size or strength that is not positive, or a product above 1.
 
     Source: arXiv:2403.08635; arXiv:2503.08942, "online IPO 1 (OMD)".
     """
     require_positive_strength("omd", magnet_strength)
+    require_step_within_pull("omd", step_size, magnet_strength)
     return Method(
         name="omd",
         opponent=opponent or Opponent(),
         objective=RewardTransformedPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
         magnet=FixedMagnet(),
-        converges_to="regularised equilibrium",
+        converges_to=limit_against(opponent, "regularised equilibrium"),
         source="arXiv:2403.08635; arXiv:2503.08942",
     )
 
@@ -72,6 +73,7 @@ def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
     Source: arXiv:2312.00886, theorem 1.
     """
     require_positive_strength("nash_md", magnet_strength)
+    require_step_within_pull("nash_md", step_size, magnet_strength)
     objective = RewardTransformedPolicyGradient(step_size, magnet_strength)
     return Method(
         name="nash_md",
@@ -94,11 +96,12 @@ def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
         The method. Its last iterate reaches the equilibrium of the regularised game; two evaluations an update.
 
     Raises:
-        ConfigError: A step size or strength that is not positive.
+        ConfigError: A step size or strength that is not positive, or a product above 1.
 
     Source: arXiv:2503.08942, algorithm 1.
     """
     require_positive_strength("egpo", magnet_strength)
+    require_step_within_pull("egpo", step_size, magnet_strength)
     return Method(
         name="egpo",
         opponent=Opponent(),
@@ -121,11 +124,12 @@ def inpo(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
         The method. Its exact update is online mirror descent's on the regularised game.
 
     Raises:
-        ConfigError: A step size or strength that is not positive.
+        ConfigError: A step size or strength that is not positive, or a product above 1.
 
     Source: arXiv:2407.00617, equation 8.
     """
     require_positive_strength("inpo", magnet_strength)
+    require_step_within_pull("inpo", step_size, magnet_strength)
     return Method(
         name="inpo",
         opponent=Opponent(),
