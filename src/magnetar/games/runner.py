@@ -35,8 +35,8 @@ def run(
     """Run a method's exact updates on a game.
 
     One update against the current policy is one matrix–vector product and work linear in the number of actions: the
-    payoffs of the policy just reached give its gap, and are the payoffs of the next update. All in log-probabilities; an action of probability
-    zero stays there, except in the Euclidean methods.
+    payoffs of the policy just reached give its gap, and are the payoffs of the next update. All in log-probabilities;
+    an action of probability zero stays there, except in the Euclidean methods.
 
     Args:
         method: Opponent, objective and magnet schedule.

@@ -67,7 +67,8 @@ class Method:
             value = getattr(self, part)
             if not isinstance(value, kind):
                 raise ConfigError(
-                    f"{part} is {value!r}, expected a {kind.__name__}, for instance {EXAMPLES[part]} of magnetar.methods"
+                    f"{part} is {value!r}, expected a {kind.__name__} of magnetar.methods, for instance "
+                    f"{EXAMPLES[part]}"
                 )
         if self.prediction not in PREDICTIONS:
             raise ConfigError(unknown_name("prediction", self.prediction, PREDICTIONS))

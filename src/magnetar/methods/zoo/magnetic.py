@@ -172,6 +172,6 @@ def require_step_within_pull(method: str, step_size: float, magnet_strength: flo
     """
     if isinstance(step_size, Real) and step_size * magnet_strength > 1:
         raise ConfigError(
-            f"step_size is {step_size} with magnet_strength {magnet_strength}, expected a product of at most 1: {method} "
-            f"would step past its magnet and back; use a step_size of at most {1 / magnet_strength:g}"
+            f"step_size is {step_size} with magnet_strength {magnet_strength}, expected a product of at most 1: "
+            f"{method} would step past its magnet and back; use a step_size of at most {1 / magnet_strength:g}"
         )
