@@ -284,3 +284,11 @@ class TestRecall:
         assert trace.duality_gap[-1] <= 1.1 * trace.duality_gap.min() + 1e-9 * faintness
         assert trace.duality_gap[-1] < 1e-6 * faintness
         assert trace.evaluations[-1] < 60
+
+
+def test_mpo_adaptive_arrives_on_cycles_where_longer_steps_go_round() -> None:
+    # Optimistic steps of constant length leave an equilibrium of full support from η L = 1/√3 on.
+    for actions in (5, 7):
+        start = policy_of(actions, 0)
+        trace = games.run(methods.mpo_adaptive(), games.cyclic_game(actions), 4000, initial=start, stop_at_gap=1e-8)
+        assert trace.evaluations_to(1e-8) is not None

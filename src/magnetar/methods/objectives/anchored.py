@@ -96,7 +96,7 @@ class AdaptiveMagneticDescent(OracleObjective):
     shrink: float = 0.207
     shrink_rising: float = 0.563
     longest_share: float = 0.8
-    safety: float = 0.596
+    safety: float = 0.5
     growth: float = 1.2
     first_step: float = 9.58
 

@@ -20,7 +20,7 @@ RULES = {
         shrink=0.381,
         shrink_rising=0.64,
         longest_share=0.6,
-        safety=0.532,
+        safety=0.5,
         growth=1.5,
         first_step=24.2,
     ),
