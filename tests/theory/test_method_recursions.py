@@ -1,8 +1,10 @@
 """Exact methods against their recursions, written down once more in plain NumPy, update by update."""
 
 import dataclasses
+import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,7 +138,7 @@ def test_optimistic_mpo_is_its_recursion(game: games.PreferenceGame, shrink: flo
 
 @dataclass(frozen=True)
 class Rule:
-    """Constants of adaptive magnetic descent, as its page gives them."""
+    """Constants of adaptive magnetic descent."""
 
     geometry: Geometry
     anchored: bool
@@ -148,17 +150,19 @@ class Rule:
     first_step: float
 
 
-SHIPPED: dict[Geometry, Rule] = {
-    "euclidean": Rule("euclidean", True, 0.207, 0.563, 0.8, 0.596, 1.2, 9.58),
-    "entropic": Rule("entropic", False, 0.381, 0.64, 0.6, 0.532, 1.5, 24.2),
-}
+GEOMETRIES: tuple[Geometry, ...] = ("euclidean", "entropic")
+EUCLIDEAN = Rule("euclidean", True, 0.2, 0.56, 0.8, 0.6, 1.2, 9.6)
+ENTROPIC = Rule("entropic", False, 0.38, 0.64, 0.6, 0.53, 1.5, 24.0)
 RULES = {
-    "euclidean, shipped": SHIPPED["euclidean"],
-    "euclidean, without anchor": dataclasses.replace(SHIPPED["euclidean"], anchored=False, shrink=0.1, first_step=2.0),
-    "euclidean, slow": dataclasses.replace(SHIPPED["euclidean"], safety=0.2, first_step=0.3, shrink_rising=0.8),
-    "entropic, shipped": SHIPPED["entropic"],
-    "entropic, anchored": dataclasses.replace(SHIPPED["entropic"], anchored=True, shrink=0.1, first_step=4.0),
-    "entropic, slow": dataclasses.replace(SHIPPED["entropic"], safety=0.2, first_step=0.5, shrink_rising=0.8),
+    **{f"{name}, shipped": Rule(**methods.mpo_adaptive(name).objective.settings) for name in GEOMETRIES},
+    "euclidean": EUCLIDEAN,
+    "euclidean, without anchor": dataclasses.replace(EUCLIDEAN, anchored=False, shrink=0.1, first_step=2.0),
+    "euclidean, slow": dataclasses.replace(EUCLIDEAN, safety=0.2, first_step=0.3, shrink_rising=0.8),
+    # Ends rounds as soon as two policies have been seen.
+    "euclidean, impatient": dataclasses.replace(EUCLIDEAN, safety=0.3, shrink=0.9, shrink_rising=0.95),
+    "entropic": ENTROPIC,
+    "entropic, anchored": dataclasses.replace(ENTROPIC, anchored=True, shrink=0.1, first_step=4.0),
+    "entropic, slow": dataclasses.replace(ENTROPIC, safety=0.2, first_step=0.5, shrink_rising=0.8),
 }
 
 
@@ -240,6 +244,10 @@ def descend(game: games.PreferenceGame, start: FloatArray, updates: int, rule: R
     return seen
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "methods" / "mpo_adaptive.md"
+ENTROPIC_TEXT = r"`geometry='entropic'` takes(.*?)\n\n"
+
+
 class TestAdaptiveMagneticDescent:
     UPDATES = 60
 
@@ -253,13 +261,13 @@ class TestAdaptiveMagneticDescent:
         method = dataclasses.replace(methods.mpo_adaptive(), objective=objective)
         trace = games.run(method, game, self.UPDATES, initial=start, record=True)
         assert trace.policies is not None and trace.magnets is not None
-        assert len(expected.moves) >= 3
+        assert len(expected.moves) >= 2
         assert trace.magnet_moves.tolist() == expected.moves
         assert trace.evaluations.tolist() == expected.evaluations
         np.testing.assert_allclose(trace.policies, expected.policies, atol=1e-9)
         np.testing.assert_allclose(trace.magnets, expected.magnets, atol=1e-9)
 
-    @pytest.mark.parametrize("geometry", SHIPPED)
+    @pytest.mark.parametrize("geometry", GEOMETRIES)
     def test_every_condition_ends_rounds_in_these_runs(self, geometry: Geometry) -> None:
         """Else the comparison above would not see a change of it."""
         happened: Counter[str] = Counter()
@@ -270,9 +278,18 @@ class TestAdaptiveMagneticDescent:
                     happened += descend(game, start, self.UPDATES, rule).happened
         assert set(happened) == {"shrunk", "rising", "long", "to the average", "to the policy"}
 
-    @pytest.mark.parametrize("geometry", SHIPPED)
-    def test_the_constants_are_those_of_its_page(self, geometry: Geometry) -> None:
-        assert methods.mpo_adaptive(geometry).objective.settings == dataclasses.asdict(SHIPPED[geometry])
+    @pytest.mark.parametrize(
+        ("geometry", "told_in"), [("euclidean", r"```text\n(.*?)```"), ("entropic", ENTROPIC_TEXT)]
+    )
+    def test_its_page_gives_the_constants_that_are_shipped(self, geometry: Geometry, told_in: str) -> None:
+        """They were found by search, so that no other test can tell a right one from a wrong one."""
+        told = re.search(told_in, PAGE.read_text(encoding="utf-8"), re.DOTALL)
+        assert told is not None
+        numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", told[1])}
+        settings = methods.mpo_adaptive(geometry).objective.settings
+        shipped = {name: value for name, value in settings.items() if isinstance(value, float)}
+        assert len(shipped) == 6
+        assert {name: value for name, value in shipped.items() if value not in numbers} == {}
 
     def test_actions_that_start_at_zero_stay_there_in_entropic_geometry_only(self) -> None:
         game, start = games.cyclic_game(5), np.array([0.5, 0.3, 0.2, 0.0, 0.0])
