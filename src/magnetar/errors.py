@@ -77,7 +77,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}"
 
 
-def checked_integer(name: str, value: Any, at_least: int, error: type[MagnetarError] = ConfigError) -> int:
+def checked_integer(
+    name: str, value: Any, at_least: int, error: type[MagnetarError] = ConfigError, at_most: int | None = None
+) -> int:
     """Return a count or a seed as a Python integer, or say what it should be.
 
     Args:
@@ -86,12 +88,13 @@ def checked_integer(name: str, value: Any, at_least: int, error: type[MagnetarEr
             2.0 nor True is a number of anything.
         at_least: Smallest value allowed.
         error: Class to raise.
+        at_most: Largest value allowed; None for no limit.
 
     Returns:
-        The value, at least ``at_least``.
+        The value.
 
     Raises:
-        MagnetarError: Of the class ``error``: not an integer, or too small.
+        MagnetarError: Of the class ``error``: not an integer, or outside the range.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -103,4 +106,6 @@ def checked_integer(name: str, value: Any, at_least: int, error: type[MagnetarEr
         raise error(f"{name} is {value!r}, expected an integer of at least {at_least}; {fix}")
     if number < at_least:
         raise error(f"{name} is {number}, expected at least {at_least}")
+    if at_most is not None and number > at_most:
+        raise error(f"{name} is {number}, expected at most {at_most}")
     return number

@@ -35,5 +35,5 @@ def test_what_is_no_integer_or_too_small_is_refused(value, message):
 
 
 def test_the_error_is_of_the_class_that_was_asked_for():
-    with pytest.raises(GameError, match="actions is 1.5"):
+    with pytest.raises(GameError, match=r"actions is 1\.5"):
         checked_integer("actions", 1.5, 1, GameError)

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 
 from magnetar import methods
 from magnetar.cli.games_poker_figure import PokerCurve, draw_poker_figure
+from magnetar.cli.stop_signals import stop_signals
 from magnetar.errors import ConfigError, MagnetarError
 from magnetar.games import extensive
 from magnetar.games.extensive.exact import check_tremble
+from magnetar.games.extensive.openspiel import MAX_HISTORIES, MAX_INFOSTATES
 from magnetar.reports.plot_style import check_plot_path
 
 __all__ = ["main"]
@@ -49,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
         argv: Words after ``magnetar games poker``.
 
     Returns:
-        Exit code: 0 done, 2 input that cannot be used, 130 interrupted after writing what was finished.
+        Exit code: 0 done, 2 input that cannot be used, 130 (SIGINT) or 143 (SIGTERM) interrupted after
+            writing what was finished.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -68,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--game", default="kuhn_poker", metavar="NAME", help="an OpenSpiel game of two players, zero sum, perfect "
         "recall, small enough to list (default: kuhn_poker; leduc_poker takes minutes)")  # fmt: skip
+    add("--max_infostates", "--max-infostates", type=int, default=MAX_INFOSTATES, metavar="N",
+        help=f"refuse games with more information states (default: {MAX_INFOSTATES})")  # fmt: skip
+    add("--max_histories", "--max-histories", type=int, default=MAX_HISTORIES, metavar="N",
+        help=f"refuse games with more histories (default: {MAX_HISTORIES})")  # fmt: skip
     add("--methods", nargs="+", default=["mpo", "mmd", "mirror_descent"], metavar="NAME",
         help="default: mpo mmd mirror_descent")  # fmt: skip
     add("--feedback", choices=("exact", "sampled", "both"), default="both", help="default: both")
@@ -103,15 +111,18 @@ def _run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected at least 0")
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds is {arguments.seeds}, expected at least 1")
-    game = extensive.load_game(arguments.game)
+    game = extensive.load_game(
+        arguments.game, max_infostates=arguments.max_infostates, max_histories=arguments.max_histories
+    )
     plan = _plan(arguments, game)
     curves: list[PokerCurve] = []
-    interrupted = False
+    stopped_by = 0
     try:
-        for run in plan:
-            run(curves)
-    except KeyboardInterrupt:
-        interrupted = True
+        with stop_signals():
+            for run in plan:
+                run(curves)
+    except KeyboardInterrupt as stop:
+        stopped_by = getattr(stop, "signal_number", signal.SIGINT)
     if curves:
         print(_table(game, curves))
     if arguments.json is not None and curves:
@@ -119,9 +130,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None and curves:
         draw_poker_figure(curves, arguments.plot, f"{game.name}: exploitability by OpenSpiel's own function")
         print(f"plot written to {arguments.plot}", file=sys.stderr)
-    if interrupted:
+    if stopped_by:
         print(f"magnetar games poker: interrupted; {len(curves)} finished curves kept", file=sys.stderr)
-        return 130
+        return 128 + stopped_by
     return 0
 
 

@@ -132,7 +132,10 @@ def _newton(centred_SS: FloatArray, log_magnet_S: FloatArray, strength: float, l
         size = np.linalg.norm(residual)
         policy = np.exp(log_normalize(logits))
         spread_SS = centred_SS * policy - np.outer(centred_SS @ policy, policy)
-        step = np.linalg.solve(np.eye(len(policy)) - spread_SS / strength, residual)
+        try:
+            step = np.linalg.solve(np.eye(len(policy)) - spread_SS / strength, residual)
+        except np.linalg.LinAlgError:  # never in exact arithmetic; here 1 is below the rounding error of 1/strength
+            return logits
         for halving in range(MAX_HALVINGS):
             damping = 0.5**halving
             candidate = logits - damping * step

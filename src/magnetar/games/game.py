@@ -1,6 +1,7 @@
 """The preference game: a validated matrix of win probabilities, its equilibria and its gaps."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from magnetar.errors import GameError
 from magnetar.games import gaps
+from magnetar.games.checks import number_array, number_or_nan
 from magnetar.games.equilibrium import linear_program_equilibrium, newton_regularized_equilibrium
 
 __all__ = ["PreferenceGame"]
@@ -16,6 +18,7 @@ __all__ = ["PreferenceGame"]
 FloatArray = NDArray[np.float64]
 
 SUM_TOLERANCE = 1e-6
+SMALLEST_STRENGTH = 1e-100  # payoffs over it, and their squares, stay within float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class PreferenceGame:
 
     Raises:
         GameError: Not a square matrix, an entry outside [0, 1] or not finite, orders that contradict each other, or
-            the wrong number of action names.
+            action names that are too many, too few or repeated.
     """
 
     P: FloatArray
@@ -41,11 +44,7 @@ class PreferenceGame:
 
     def __init__(self, P: ArrayLike, actions: Sequence[str] | None = None, name: str | None = None) -> None:
         win_prob_AA = _checked_win_prob(P)
-        names = tuple(str(i) for i in range(len(win_prob_AA))) if actions is None else tuple(map(str, actions))
-        if len(names) != len(win_prob_AA):
-            raise GameError(
-                f"{len(names)} action names for a matrix of {len(win_prob_AA)} actions, expected one name for each"
-            )
+        names = _checked_names(range(len(win_prob_AA)) if actions is None else actions, len(win_prob_AA))
         win_prob_AA.flags.writeable = False
         object.__setattr__(self, "P", win_prob_AA)
         object.__setattr__(self, "actions", names)
@@ -128,7 +127,8 @@ class PreferenceGame:
             At least 0, zero only at the regularised equilibrium; inf where ``pi`` has mass that ``magnet`` lacks.
 
         Raises:
-            GameError: Not distributions over the game's actions, or a strength that is not positive.
+            GameError: Not distributions over the game's actions, or a strength below 1e-100, whose inverse squared
+                leaves the range of float64.
         """
         policy = self.distribution(pi)
         log_magnet = gaps.log_probabilities(self.distribution(magnet, "magnet"))
@@ -149,8 +149,8 @@ class PreferenceGame:
             π*_α, shape (A,), non-negative, sums to one.
 
         Raises:
-            GameError: Not a distribution over the game's actions, a strength that is not positive, or one so small that
-                the gap cannot be reached.
+            GameError: Not a distribution over the game's actions, a strength below 1e-100, or one so small that the gap
+                cannot be reached.
         """
         log_magnet = gaps.log_probabilities(self.distribution(magnet, "magnet"))
         _check_strength(strength)
@@ -169,7 +169,7 @@ class PreferenceGame:
         Raises:
             GameError: Wrong shape, a negative or non-finite entry, or a sum that is not one.
         """
-        policy = _as_float64(pi, role)
+        policy = number_array(pi, role)
         if policy.shape != (self.num_actions,):
             raise GameError(
                 f"{role} has shape {policy.shape}, expected ({self.num_actions},): one probability an action"
@@ -183,17 +183,22 @@ class PreferenceGame:
         return policy / total
 
 
-def _as_float64(values: Any, what: str) -> FloatArray:
-    """Own float64 copy of anything array-like."""
-    try:
-        return np.array(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise GameError(f"{what} of type {type(values).__name__} is not an array of numbers: {error}") from error
+def _checked_names(names: Any, count: int) -> tuple[str, ...]:
+    """One name for each action, or an error that says what is wrong."""
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise GameError(f"actions is {names!r}, expected a list of {count} names, one for each action")
+    checked = tuple(map(str, names))
+    if len(checked) != count:
+        raise GameError(f"{len(checked)} action names for a matrix of {count} actions, expected one name for each")
+    if len(set(checked)) < count:
+        repeated = next(name for name, times in Counter(checked).items() if times > 1)
+        raise GameError(f"two actions are named {repeated!r}, expected a name of its own for each; number them")
+    return checked
 
 
 def _checked_win_prob(values: Any) -> FloatArray:
     """Own copy of a valid matrix, its two orders averaged; or an error that names the worst entry."""
-    matrix = _as_float64(values, "P")
+    matrix = number_array(values, "P")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
         raise GameError(f"P has shape {matrix.shape}, expected a square matrix (A, A) with at least one action")
     finite = np.isfinite(matrix)
@@ -223,5 +228,10 @@ def _index_of_max(values: NDArray[Any]) -> tuple[int, int]:
 
 
 def _check_strength(strength: float) -> None:
-    if not 0 < strength < float("inf"):
-        raise GameError(f"strength is {strength}, expected a positive finite number (α, for instance 0.1)")
+    if not 0 < number_or_nan(strength) < float("inf"):
+        raise GameError(f"strength is {strength!r}, expected a positive finite number (α, for instance 0.1)")
+    if strength < SMALLEST_STRENGTH:
+        raise GameError(
+            f"strength is {strength:g}, expected at least {SMALLEST_STRENGTH:g}; for the game without a magnet use "
+            "duality_gap() and equilibrium()"
+        )

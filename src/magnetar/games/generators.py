@@ -6,7 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from magnetar.errors import GameError
-from magnetar.games.checks import check_between, check_choice, check_count, random_generator, sigmoid, titled
+from magnetar.games.checks import (
+    check_between,
+    check_choice,
+    check_count,
+    number_array,
+    random_generator,
+    sigmoid,
+    titled,
+)
 from magnetar.games.game import PreferenceGame
 
 __all__ = [
@@ -282,7 +290,7 @@ def game_of_points(
     """
     check_choice("form", form, DISC_FORMS)
     check_between("strength", strength, 0.0, 2.0 if form == "linear" else float("inf"), "log-odds")
-    at = np.array(points, dtype=np.float64)
+    at = number_array(points, "points")
     at = at[:, None, :] if at.ndim == 2 else at
     if at.ndim != 3 or at.shape[-1] != 2 or 0 in at.shape:
         raise GameError(f"points have shape {np.shape(points)}, expected (A, 2), or (A, discs, 2) for several discs")

@@ -97,7 +97,11 @@ def test_methods_that_read_the_game_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"opponents": 0}, "opponents is 0, expected an integer of at least 1"),
+        ({"opponents": 0}, "opponents is 0, expected at least 1"),
+        ({"opponents": 2.5}, "opponents is 2.5, expected an integer of at least 1"),
+        ({"responses": 2.5}, "responses is 2.5, expected an integer"),
+        ({"seed": 1.5}, "seed is 1.5, expected an integer of at least 0"),
+        ({"responses": 4, "exploration": "a"}, "exploration is 'a', expected a finite number"),
         ({"responses": 1}, "responses is 1, expected at least 2"),
         ({"responses": 4, "exploration": -0.1}, "exploration is -0.1, expected a finite number"),
         ({"responses": 4, "exploration": float("nan")}, "exploration is nan, expected a finite number"),

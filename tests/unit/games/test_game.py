@@ -42,7 +42,14 @@ def test_orders_that_differ_by_rounding_are_averaged() -> None:
         ([[0.5, 1.2, 0.5], [-0.2, 0.5, -0.3], [0.5, 1.1, 0.5]], "P[1,2] = -0.3, expected a win probability"),
         ([[0.5, 0.9], [0.4, 0.5]], "P[0,1] + P[1,0] = 1.3, expected 1; average both orders"),
         ([[0.5, 0.5], [0.5, 0.6]], "P[1,1] = 0.6, expected 0.5: an action ties with itself"),
-        ([["a", "b"], ["c", "d"]], "P of type list is not an array of numbers"),
+        ([["a", "b"], ["c", "d"]], "P[0,0] is 'a', expected a real number"),
+        ([["0.5", "0.9"], ["0.1", "0.5"]], "P[0,0] is '0.5', expected a real number; text is not an array of numbers"),
+        ([[0.5, 0.9], ["0.1", 0.5]], "P[1,0] is '0.1', expected a real number"),
+        (np.array([[0.5, 0.9], [b"0.1", 0.5]], dtype=object), "P[1,0] is b'0.1', expected a real number"),
+        (np.array([["0.5"]]), "P[0,0] is '0.5', expected a real number"),
+        (np.array(RPS, dtype=complex), "P[0,0] is (0.5+0j), expected a real number; take its .real part"),
+        (np.ma.array(RPS, mask=np.eye(3, dtype=bool)), "P is a masked array, expected all of its numbers"),
+        ([[0.5, 10**400], [0.5, 0.5]], "P of type list is not an array of numbers"),
         ([[0.5], [0.5, 0.5]], "P of type list is not an array of numbers"),
     ],
 )
@@ -64,6 +71,21 @@ def test_action_names_must_match_and_are_kept() -> None:
     assert games.PreferenceGame(RPS, actions=["r", "p", "s"]).actions == ("r", "p", "s")
     with pytest.raises(GameError, match="2 action names for a matrix of 3 actions"):
         games.PreferenceGame(RPS, actions=["r", "p"])
+    for names in (2, "rps"):
+        with pytest.raises(GameError, match=f"actions is {names!r}, expected a list of 3 names"):
+            games.PreferenceGame(RPS, actions=names)  # type: ignore[arg-type] - wrong values are the point
+
+
+@pytest.mark.parametrize("names", [["r", "p", "r"], [1, "1", 2]])
+def test_two_actions_of_one_name_are_refused(names: list) -> None:
+    with pytest.raises(GameError, match=f"two actions are named '{names[0]}', expected a name of its own for each"):
+        games.PreferenceGame(RPS, actions=names)
+
+
+@pytest.mark.parametrize("name", sorted(games.BUILDERS))
+def test_no_builder_names_two_actions_alike(name: str) -> None:
+    actions = games.by_name(name).actions
+    assert len(set(actions)) == len(actions)
 
 
 def test_name_shows() -> None:
@@ -86,8 +108,8 @@ def test_a_policy_that_is_no_distribution_is_refused(policy: list[float], messag
         games.PreferenceGame(RPS).duality_gap(policy)
 
 
-@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_strength_must_be_positive_and_finite(strength: float) -> None:
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan"), float("inf"), "a", "0.1", None])
+def test_a_strength_must_be_positive_and_finite(strength) -> None:
     game, policy = games.rps(), [0.2, 0.3, 0.5]
     for ask in (
         lambda: game.regularized_gap(policy, policy, strength),
@@ -95,6 +117,26 @@ def test_a_strength_must_be_positive_and_finite(strength: float) -> None:
     ):
         with pytest.raises(GameError, match="expected a positive finite number"):
             ask()
+
+
+def test_a_strength_whose_inverse_leaves_float64_is_refused_and_the_least_one_is_right() -> None:
+    game, magnet = games.biased_rps(), np.array([0.2, 0.3, 0.5])
+    for ask in (game.regularized_equilibrium, lambda magnet, strength: game.regularized_gap(magnet, magnet, strength)):
+        with pytest.raises(GameError, match=r"strength is 9\.99989e-321, expected at least 1e-100"):
+            ask(magnet, 1e-320)
+    # Without a pull the regularised gap is the gap, and the equilibria are the game's; warnings would be errors here.
+    assert game.regularized_gap(magnet, magnet, 1e-100) == pytest.approx(game.duality_gap(magnet), rel=1e-12)
+    np.testing.assert_allclose(game.regularized_equilibrium(magnet, 1e-100), game.equilibrium(), atol=1e-12)
+    large, uniform = games.random_game(30, seed=1), np.full(30, 1 / 30)
+    for strength in (1e-20, 1e-100):  # Newton's matrix becomes singular to rounding error on the way
+        policy = large.regularized_equilibrium(uniform, strength)
+        assert large.regularized_gap(policy, uniform, strength) <= 1e-13
+
+
+def test_points_that_are_no_numbers_are_refused() -> None:
+    for points in ("abc", [["1", "0"]], [[0.1, 0.2], [0.3]]):
+        with pytest.raises(GameError, match=r"points.*(not an array of numbers|expected a real number)"):
+            games.game_of_points(points)
 
 
 def test_payoff_of_a_pure_policy_is_a_column() -> None:

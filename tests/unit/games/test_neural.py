@@ -176,17 +176,38 @@ def test_progress_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLPPolicy(hidden=0), "hidden is 0, expected an integer of at least 1"),
-        (lambda: MLPPolicy(layers=0), "layers is 0, expected an integer of at least 1"),
-        (lambda: MLPPolicy(seed=-1), "seed is -1, expected an integer of at least 0"),
+        (lambda: MLPPolicy(hidden=0), "hidden is 0, expected at least 1"),
+        (lambda: MLPPolicy(layers=0), "layers is 0, expected at least 1"),
+        (lambda: MLPPolicy(seed=-1), "seed is -1, expected at least 0"),
         (lambda: GroupSampling(1), "responses is 1, expected at least 2, which meet each other"),
-        (lambda: GroupSampling(4, opponents=0), "opponents is 0, expected an integer of at least 1, or None"),
+        (lambda: GroupSampling(4, opponents=0), "opponents is 0, expected at least 1"),
         (lambda: GroupSampling(4, judgement="outcomes"), "did you mean 'outcome'?"),  # type: ignore[arg-type]
         (lambda: GroupSampling(4, seed=-1), "seed is -1"),
         (lambda: OptimizerSettings("adamm"), "did you mean 'adam'?"),  # type: ignore[arg-type]
         (lambda: OptimizerSettings(learning_rate=0.0), "learning_rate is 0.0, expected a positive, finite number"),
         (lambda: OptimizerSettings(learning_rate=float("nan")), "learning_rate is nan"),
-        (lambda: OptimizerSettings(inner_steps=0), "inner_steps is 0, expected an integer of at least 1"),
+        (lambda: OptimizerSettings(inner_steps=0), "inner_steps is 0, expected at least 1"),
+        (lambda: MLPPolicy(hidden=2.5), "hidden is 2.5, expected an integer of at least 1"),  # type: ignore[arg-type]
+        (lambda: MLPPolicy(layers=True), "layers is True, expected an integer"),
+        (lambda: MLPPolicy(seed=1.5), "seed is 1.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: MLPPolicy(seed=2**64), f"seed is {2**64}, expected at most {2**63 - 1}"),
+        (lambda: GroupSampling(2.5), "responses is 2.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: GroupSampling(4, opponents=2.5), "opponents is 2.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: GroupSampling(4, seed=0.5), "seed is 0.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: GroupSampling(4, seed=2**64), f"seed is {2**64}, expected at most"),
+        (lambda: OptimizerSettings(inner_steps=2.5), "inner_steps is 2.5, expected an integer"),  # type: ignore[arg-type]
+        (lambda: OptimizerSettings(learning_rate="a"), "learning_rate is 'a'"),  # type: ignore[arg-type]
+        (lambda: run_neural(methods.mpo(), GAME, 1e3), "updates is 1000.0, expected an integer"),  # type: ignore[arg-type]
+        (lambda: run_neural(methods.mpo(), GAME, "10"), "updates is '10', expected an integer"),  # type: ignore[arg-type]
+        (lambda: run_neural(methods.mpo(), GAME, 9, rounds=1.5), "rounds is 1.5, expected"),  # type: ignore[arg-type]
+        (lambda: run_neural(methods.mpo(), GAME, 2, stop_at_gap=float("nan")), "stop_at_gap is nan, expected"),
+        (
+            lambda: run_neural(methods.mpo(), GAME, 2, feedback=games.SampledFeedback()),  # type: ignore[arg-type]
+            "expected GroupFeedback; for instance GroupSampling(), or None for exact payoffs",
+        ),
+        (lambda: run_neural("mpo", GAME, 2), "method is 'mpo', expected Method"),  # type: ignore[arg-type]
+        (lambda: run_neural(methods.mpo(), GAME, 2, policy=MLPPolicy), "expected PolicySettings"),  # type: ignore[arg-type]
+        (lambda: run_neural(methods.mpo(), GAME, 2, optimizer="sgd"), "optimizer is 'sgd', expected"),  # type: ignore[arg-type]
         (lambda: run_neural(methods.mpo(), GAME, -1), "updates is -1, expected at least 0"),
         (lambda: run_neural(methods.mpo(), GAME, 2, rounds=3), "rounds is 3, expected between 1 and"),
         (lambda: run_neural(methods.bt_rlhf(), GAME, 2), "method 'bt_rlhf' has no loss on sampled responses"),
@@ -203,6 +224,11 @@ def test_progress_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -
 def test_bad_settings_are_refused(make, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         make()
+
+
+def test_what_is_no_game_is_refused() -> None:
+    with pytest.raises(GameError, match=re.escape("game is 'rps', expected PreferenceGame; for instance games.rps()")):
+        run_neural(methods.mpo(), "rps", 2)  # type: ignore[arg-type] - wrong values are the point
 
 
 def test_a_start_without_full_support_is_refused() -> None:

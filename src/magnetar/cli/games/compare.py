@@ -4,16 +4,14 @@ import argparse
 import shlex
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 from tqdm import tqdm
 
 from magnetar import methods
 from magnetar.cli.games.cell_files import ComparisonFolder
+from magnetar.cli.stop_signals import stop_signals
 from magnetar.errors import ConfigError
 from magnetar.games import PreferenceGame
 from magnetar.games.cells import CellResult, result_row, run_cell
@@ -60,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     folder = ComparisonFolder(arguments.out)
     cells = [Cell(game, choice, arguments.updates, arguments.initial) for game in games for choice in choices]
     done = _Progress()
-    with _stop_signals():
+    with stop_signals():
         try:
             _run_cells(cells, folder, done, recompute=arguments.recompute)
             _write_rows(cells, folder, done, targets)
@@ -190,23 +188,3 @@ def _draw(
         command=shlex.join(["magnetar", "games", "compare", *argv]),
     )
     return str(page)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send, end a comparison as SIGINT does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        interrupt = KeyboardInterrupt()
-        interrupt.signal_number = number  # type: ignore[attr-defined]
-        raise interrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from magnetar.games.extensive.exact import ExtensiveTrace, counted, measuring_points
 from magnetar.games.extensive.openspiel import Exploitability, policy_from_openspiel, require_openspiel
-from magnetar.games.extensive.tree import ExtensiveGame
+from magnetar.games.extensive.tree import ExtensiveGame, check_extensive
 
 __all__ = ["run_cfr"]
 
@@ -36,10 +36,12 @@ def run_cfr(
         holds the average policy.
 
     Raises:
-        ConfigError: Negative updates.
+        ConfigError: Updates, or numbers of updates to measure at, that are not integers of at least 0.
+        GameError: Not a listed game.
 
     Source: Zinkevich et al., Regret minimization in games with incomplete information, 2007.
     """
+    check_extensive(game)
     points = measuring_points(updates, measure_at)
     solver = require_openspiel().CFRSolver(game.openspiel)
     measure = Exploitability(game) if measure is None else measure

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.errors import ConfigError, NonFiniteLossError
+from magnetar.errors import ConfigError, GameError, NonFiniteLossError, checked_integer
+from magnetar.games.checks import check_kind, number_or_nan
 from magnetar.games.extensive.openspiel import Exploitability
-from magnetar.games.extensive.tree import ExtensiveGame
+from magnetar.games.extensive.tree import ExtensiveGame, check_extensive
 from magnetar.games.extensive.values import SequenceForm
-from magnetar.methods import MagnetClock, Method
+from magnetar.methods import EachRound, MagnetClock, Method
 from magnetar.methods.objectives import PayoffObjective, ProjectedGradient, RewardTransformedPolicyGradient
-from magnetar.numerics import log_normalize, log_probabilities
+from magnetar.numerics import log_mixture, log_probabilities
 
-__all__ = ["ExtensiveTrace", "behavioural_form", "check_tremble", "counted", "measuring_points", "run_exact"]
+__all__ = [
+    "ExtensiveTrace",
+    "behavioural_form",
+    "check_schedule",
+    "check_tremble",
+    "counted",
+    "measuring_points",
+    "run_exact",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -62,8 +71,10 @@ def behavioural_form(method: Method) -> PayoffObjective:
         Its objective, whose ``exact_update`` takes one row per information state.
 
     Raises:
-        ConfigError: The method asks a matrix game for more than the payoffs of a row, or its magnet watches one.
+        ConfigError: The method asks a matrix game for more than the payoffs of a row, or its magnet watches one or
+            waits for rounds.
     """
+    check_kind("method", method, Method, "build it, for instance methods.mpo()")
     objective = method.objective
     advice = "; choose for instance mpo, mpo_rt, mmd or mirror_descent"
     if not isinstance(objective, PayoffObjective):
@@ -80,7 +91,24 @@ def behavioural_form(method: Method) -> PayoffObjective:
         raise ConfigError(
             f"method {method.name!r} has no behavioural form: its magnet watches the progress of a matrix game{advice}"
         )
+    check_schedule(method)
     return objective
+
+
+def check_schedule(method: Method) -> None:
+    """Refuse a magnet that waits for the end of a round: a run here has none, so it would never move.
+
+    Args:
+        method: Any method.
+
+    Raises:
+        ConfigError: Its magnet moves at the end of each round.
+    """
+    if isinstance(method.magnet, EachRound):
+        raise ConfigError(
+            f"method {method.name!r} moves its magnet at the end of each round, but runs on extensive games have no "
+            "rounds, so it would never move; use magnet_every=N, with N the length of a round in updates"
+        )
 
 
 def measuring_points(updates: int, measure_at: Iterable[int] | None = None) -> IntArray:
@@ -95,14 +123,15 @@ def measuring_points(updates: int, measure_at: Iterable[int] | None = None) -> I
         Increasing integers from 0 to ``updates``.
 
     Raises:
-        ConfigError: Negative updates.
+        ConfigError: Something that is not an integer of at least 0.
     """
-    if updates < 0:
-        raise ConfigError(f"updates is {updates}, expected at least 0")
+    checked_integer("updates", updates, 0)
     if measure_at is None:
         return np.unique(np.linspace(0, updates, min(60, updates + 1)).round().astype(np.int64))
-    points = np.unique(np.fromiter(measure_at, dtype=np.int64))
-    return points[(points >= 0) & (points <= updates)]
+    if not isinstance(measure_at, Iterable):
+        raise ConfigError(f"measure_at is {measure_at!r}, expected numbers of updates; write [{measure_at!r}]")
+    wanted = [checked_integer(f"measure_at[{place}]", number, 0) for place, number in enumerate(measure_at)]
+    return np.unique(np.array([number for number in wanted if number <= updates], dtype=np.int64))
 
 
 def run_exact(
@@ -143,16 +172,18 @@ def run_exact(
         The trace.
 
     Raises:
-        ConfigError: Negative updates, a method without behavioural form, tremble outside [0, 1).
-        GameError: A starting policy that is none.
+        ConfigError: Updates, or numbers of updates to measure at, that are not integers of at least 0; a method without
+            behavioural form; tremble outside [0, 1).
+        GameError: Not a listed game, or a starting policy that is none or excludes a legal action.
         NonFiniteLossError: An update gave NaN, which no setting should.
 
     Source: arXiv:2410.16714, Algorithm 1, and arXiv:2206.05825, section 5 (behavioural form).
     """
+    check_extensive(game)
     points = measuring_points(updates, measure_at)
     check_tremble(tremble)
     behavioural_form(method)
-    start = game.uniform_policy() if initial is None else game.check_policy(initial, "initial")
+    start = game.uniform_policy() if initial is None else _full_support(game, initial)
     state = _State(method, game, start, tremble)
     measure = Exploitability(game) if measure is None else measure
     wanted = set(points.tolist())
@@ -182,10 +213,22 @@ def run_exact(
     )
 
 
+def _full_support(game: ExtensiveGame, initial: FloatArray) -> FloatArray:
+    start = game.check_policy(initial, "initial")
+    excluded = game.legal & (start == 0)
+    if excluded.any():
+        i, a = np.argwhere(excluded)[0]
+        raise GameError(
+            f"initial[{i}, {a}] is 0 at {game.keys[i]!r}, expected a positive probability: no update ever brings back "
+            "an excluded action; mix in a little of game.uniform_policy()"
+        )
+    return start
+
+
 def check_tremble(tremble: float) -> None:
     """Refuse a tremble outside [0, 1)."""
-    if not 0 <= tremble < 1:
-        raise ConfigError(f"tremble is {tremble}, expected at least 0 and below 1; for instance 0.001")
+    if not 0 <= number_or_nan(tremble) < 1:
+        raise ConfigError(f"tremble is {tremble!r}, expected at least 0 and below 1; for instance 0.001")
 
 
 class _State:
@@ -237,17 +280,11 @@ class _State:
             return None
         if role == "mixture":
             weight = self.method.opponent.reference_weight
-            return np.exp(self._mix(log_policy, self.log_reference, weight))
+            return np.exp(log_mixture(log_policy, self.log_reference, weight))
         return np.exp(self.log_magnet if role == "magnet" else self.log_reference)
 
-    def _mix(self, first: FloatArray, second: FloatArray, weight: float) -> FloatArray:
-        """Geometric mixture ``first^(1−w) second^w``, normalised at each information state."""
-        legal = self.game.legal
-        mixed = (1.0 - weight) * np.where(legal, first, 0.0) + weight * np.where(legal, second, 0.0)
-        return log_normalize(np.where(legal, mixed, -np.inf))
-
     def _move_magnet(self, rate: float) -> None:
-        self.log_magnet = self.log_policy if rate >= 1 else self._mix(self.log_magnet, self.log_policy, rate)
+        self.log_magnet = log_mixture(self.log_magnet, self.log_policy, rate)
         if self.tremble > 0:
             mixed = (1.0 - self.tremble) * np.exp(self.log_magnet) + self.tremble * self.game.uniform_policy()
             self.log_magnet = log_probabilities(mixed)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.errors import ConfigError, GameError, MissingDependencyError, unknown_name
+from magnetar.errors import GameError, MissingDependencyError, checked_integer, unknown_name
 from magnetar.games.extensive.tree import ExtensiveGame, list_game
 
 __all__ = ["Exploitability", "load_game", "policy_from_openspiel", "require_openspiel"]
@@ -51,11 +51,12 @@ def load_game(name: str, *, max_infostates: int = MAX_INFOSTATES, max_histories:
         MissingDependencyError: OpenSpiel is not installed.
         GameError: Unknown game or parameter; not two-player zero-sum, not turn by turn, chance that cannot be listed,
             no perfect recall, too large.
-        ConfigError: A limit below 1.
+        ConfigError: A limit that is no integer of at least 1.
     """
     for setting, limit in (("max_infostates", max_infostates), ("max_histories", max_histories)):
-        if limit < 1:
-            raise ConfigError(f"{setting} is {limit}, expected at least 1")
+        checked_integer(setting, limit, 1)
+    if not isinstance(name, str):
+        raise GameError(f"name is {name!r:.80}, expected OpenSpiel's name of a game as text; for instance 'kuhn_poker'")
     pyspiel = require_openspiel()
     short = name.split("(")[0].strip()
     # Asked beforehand: pyspiel prints the whole list of games to stderr before it raises.

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from magnetar.errors import ConfigError, NonFiniteLossError
-from magnetar.games.extensive.exact import ExtensiveTrace, check_tremble, counted, measuring_points
+from magnetar.errors import ConfigError, NonFiniteLossError, checked_integer
+from magnetar.games.checks import LARGEST_SEED, check_kind, number_or_nan
+from magnetar.games.extensive.exact import ExtensiveTrace, check_schedule, check_tremble, counted, measuring_points
 from magnetar.games.extensive.openspiel import Exploitability, infostate_tensors
-from magnetar.games.extensive.tree import CHANCE, TERMINAL, ExtensiveGame
+from magnetar.games.extensive.tree import CHANCE, TERMINAL, ExtensiveGame, check_extensive
 from magnetar.methods import MagnetClock, Method
 from magnetar.methods.objectives import PolicyGradient, RewardTransformedPolicyGradient
 from magnetar.types import RolloutBatch
@@ -32,7 +33,10 @@ class SelfPlaySettings:
         episodes: Episodes sampled for each update, at least 2.
         gradient_steps: Steps of Adam on each batch, at least 1.
         learning_rate: Of Adam, positive.
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers, at least one, each at least 1.
+
+    Raises:
+        ConfigError: A number outside its range, or a count that is not an integer.
     """
 
     episodes: int = 4096
@@ -41,14 +45,19 @@ class SelfPlaySettings:
     hidden: Sequence[int] = (64, 64)
 
     def __post_init__(self) -> None:
-        if self.episodes < 2:
+        if checked_integer("episodes", self.episodes, 0) < 2:
             raise ConfigError(f"episodes is {self.episodes}, expected at least 2: the baseline is the others' mean")
-        if self.gradient_steps < 1:
-            raise ConfigError(f"gradient_steps is {self.gradient_steps}, expected at least 1")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"learning_rate is {self.learning_rate}, expected a positive, finite number")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(f"hidden is {tuple(self.hidden)}, expected at least one width, each at least 1")
+        checked_integer("gradient_steps", self.gradient_steps, 1)
+        if not 0 < number_or_nan(self.learning_rate) < float("inf"):
+            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected a positive, finite number")
+        if not isinstance(self.hidden, Iterable) or isinstance(self.hidden, str):
+            raise ConfigError(
+                f"hidden is {self.hidden!r}, expected the width of each hidden layer; for instance (64, 64)"
+            )
+        widths = tuple(checked_integer(f"hidden[{layer}]", width, 1) for layer, width in enumerate(self.hidden))
+        if not widths:
+            raise ConfigError(f"hidden is {self.hidden!r}, expected at least one width; for instance (64, 64)")
+        object.__setattr__(self, "hidden", widths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,14 +254,20 @@ def run_sampled(
         The trace; exact, as every information state is listed, though the training is not.
 
     Raises:
-        ConfigError: Negative updates or a method without a sampled behavioural form.
+        ConfigError: A count or a seed that is not an integer in its range, tremble outside [0, 1), settings of another
+            kind, or a method without a sampled behavioural form.
+        GameError: Not a listed game.
         NonFiniteLossError: The loss became NaN or infinite.
 
     Source: arXiv:2410.16714, Algorithm 1.
     """
+    check_extensive(game)
     points = measuring_points(updates, measure_at)
     check_tremble(tremble)
-    learner = _Learner(method, game, settings or SelfPlaySettings(), seed, tremble)
+    checked_integer("seed", seed, 0, at_most=LARGEST_SEED)
+    settings = SelfPlaySettings() if settings is None else settings
+    check_kind("settings", settings, SelfPlaySettings, "for instance SelfPlaySettings(episodes=4096)")
+    learner = _Learner(method, game, settings, seed, tremble)
     rng = np.random.default_rng(seed)
     measure = Exploitability(game) if measure is None else measure
     wanted, last, moves = set(points.tolist()), [], []
@@ -358,8 +373,9 @@ def sampled_form(method: Method) -> PolicyGradient:
         Its objective.
 
     Raises:
-        ConfigError: It is not a policy gradient in self-play, or its magnet watches exact payoffs.
+        ConfigError: It is not a policy gradient in self-play, or its magnet watches exact payoffs or waits for rounds.
     """
+    check_kind("method", method, Method, "build it, for instance methods.mpo()")
     objective = method.objective
     if not isinstance(objective, PolicyGradient) or not method.opponent.is_self_play or method.prediction != "none":
         raise ConfigError(
@@ -368,4 +384,5 @@ def sampled_form(method: Method) -> PolicyGradient:
         )
     if method.magnet.needs_progress:
         raise ConfigError(f"method {method.name!r} has a magnet that watches exact payoffs, which sampling has not")
+    check_schedule(method)
     return objective

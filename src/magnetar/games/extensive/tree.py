@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import GameError
+from magnetar.games.checks import check_kind, number_array
 
-__all__ = ["CHANCE", "TERMINAL", "ExtensiveGame", "Level", "list_game"]
+__all__ = ["CHANCE", "TERMINAL", "ExtensiveGame", "Level", "check_extensive", "list_game"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -120,7 +121,7 @@ class ExtensiveGame:
         Raises:
             GameError: Wrong shape, a probability outside [0, 1] or of an illegal action, a row that does not sum to 1.
         """
-        values = np.asarray(policy, dtype=np.float64)
+        values = number_array(policy, name)
         if values.shape != self.legal.shape:
             raise GameError(
                 f"{name} has shape {values.shape}, expected {self.legal.shape} for {self.name}: one row per "
@@ -136,6 +137,12 @@ class ExtensiveGame:
         if abs(total[worst] - 1) > 1e-6:
             raise GameError(f"{name}[{worst}] sums to {total[worst]} at {self.keys[worst]!r}, expected 1")
         return values
+
+
+def check_extensive(game: ExtensiveGame) -> None:
+    """Refuse what is not a listed game, for instance its name."""
+    named = f"load_game({game!r})" if isinstance(game, str) else "load_game('kuhn_poker')"
+    check_kind("game", game, ExtensiveGame, f"for instance {named}", GameError)
 
 
 class _Listing:

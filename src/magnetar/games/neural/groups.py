@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from magnetar.errors import ConfigError, unknown_name
+from magnetar.errors import ConfigError, checked_integer, unknown_name
+from magnetar.games.checks import LARGEST_SEED
 from magnetar.methods import group_opponent_weights
 
 __all__ = ["EnumeratedFeedback", "GroupFeedback", "GroupSampling", "JudgedGroup", "Judgement", "OpponentShare"]
@@ -125,14 +126,13 @@ class GroupSampling(GroupFeedback):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.responses < 2:
+        if checked_integer("responses", self.responses, 0) < 2:
             raise ConfigError(f"responses is {self.responses}, expected at least 2, which meet each other")
-        if self.opponents is not None and self.opponents < 1:
-            raise ConfigError(f"opponents is {self.opponents}, expected an integer of at least 1, or None")
+        if self.opponents is not None:
+            checked_integer("opponents", self.opponents, 1)
         if self.judgement not in ("outcome", "probability"):
-            raise ConfigError(unknown_name("judgement", self.judgement, ("outcome", "probability")))
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected an integer of at least 0")
+            raise ConfigError(unknown_name("judgement", str(self.judgement), ("outcome", "probability")))
+        checked_integer("seed", self.seed, 0, at_most=LARGEST_SEED)
 
     def generator(self) -> torch.Generator:
         """See `GroupFeedback.generator`."""

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from magnetar.errors import ConfigError, NonFiniteLossError, unknown_name
+from magnetar.errors import ConfigError, NonFiniteLossError, checked_integer, unknown_name
+from magnetar.games.checks import number_or_nan
 from magnetar.games.neural.groups import JudgedGroup
 from magnetar.methods import SampledObjective
 from magnetar.types import RolloutBatch
@@ -38,11 +39,10 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
-            raise ConfigError(unknown_name("optimizer", self.name, OPTIMIZERS))
-        if not 0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"learning_rate is {self.learning_rate}, expected a positive, finite number")
-        if self.inner_steps < 1:
-            raise ConfigError(f"inner_steps is {self.inner_steps}, expected an integer of at least 1")
+            raise ConfigError(unknown_name("optimizer", str(self.name), OPTIMIZERS))
+        if not 0 < number_or_nan(self.learning_rate) < float("inf"):
+            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected a positive, finite number")
+        checked_integer("inner_steps", self.inner_steps, 1)
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """A new optimiser of the module's weights."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from magnetar.errors import ConfigError
+from magnetar.errors import checked_integer
+from magnetar.games.checks import LARGEST_SEED
 
 __all__ = ["GamePolicy", "MLPPolicy", "PolicySettings", "TabularPolicy"]
 
@@ -71,9 +72,9 @@ class MLPPolicy(PolicySettings):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (("hidden", self.hidden, 1), ("layers", self.layers, 1), ("seed", self.seed, 0)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}, expected an integer of at least {least}")
+        checked_integer("hidden", self.hidden, 1)
+        checked_integer("layers", self.layers, 1)
+        checked_integer("seed", self.seed, 0, at_most=LARGEST_SEED)
 
     def build(self, num_actions: int) -> GamePolicy:
         """See `PolicySettings.build`."""

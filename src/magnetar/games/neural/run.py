@@ -9,7 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from magnetar.errors import ConfigError, GameError, NonFiniteLossError
+from magnetar.errors import ConfigError, GameError, NonFiniteLossError, checked_integer
+from magnetar.games.checks import check_kind, number_or_nan
 from magnetar.games.game import PreferenceGame
 from magnetar.games.gaps import duality_gap
 from magnetar.games.neural.groups import EnumeratedFeedback, GroupFeedback, OpponentShare
@@ -17,6 +18,7 @@ from magnetar.games.neural.losses import OptimizerSettings, descend, group_loss
 from magnetar.games.neural.policies import GamePolicy, MLPPolicy, PolicySettings
 from magnetar.games.trace import Recorder, Trace
 from magnetar.methods import MagnetClock, Method, PairwiseRegression, SampledObjective
+from magnetar.numerics import log_mixture
 
 __all__ = ["NeuralTrace", "run_neural"]
 
@@ -79,18 +81,23 @@ def run_neural(
 
     Raises:
         ConfigError: A method without a loss on responses, or one whose loss cannot see its opponent or prediction; a
-            negative number of updates, or rounds that do not fit.
-        GameError: A start that is not a distribution of full support.
+            number of updates that is none, rounds that do not fit, or settings of another kind.
+        GameError: Not a game, or a start that is not a distribution of full support.
         NonFiniteLossError: The loss or the policy became infinite or NaN; the message names the update.
     """
-    objective = method.sampled_objective
-    _check(method, objective, updates, rounds)
+    policy = MLPPolicy() if policy is None else policy
+    feedback = EnumeratedFeedback() if feedback is None else feedback
+    optimizer = OptimizerSettings() if optimizer is None else optimizer
+    _check_kinds(method, game, policy, feedback, optimizer)
+    _check(method, method.sampled_objective, updates, rounds)
+    if stop_at_gap is not None and not number_or_nan(stop_at_gap) >= 0:
+        raise ConfigError(f"stop_at_gap is {stop_at_gap!r}, expected a duality gap of at least 0")
     learner = _Learner(
         method=method,
         win_prob_AA=torch.tensor(game.P),
-        module=_start(policy or MLPPolicy(), game, initial),
-        feedback=feedback or EnumeratedFeedback(),
-        settings=optimizer or OptimizerSettings(),
+        module=_start(policy, game, initial),
+        feedback=feedback,
+        settings=optimizer,
     )
     recorder = Recorder(updates, learner, record)
     losses = [float("nan")]
@@ -113,10 +120,19 @@ def run_neural(
     return NeuralTrace(**vars(trace), loss=np.array(losses), weights=learner.weights())
 
 
+def _check_kinds(
+    method: Method, game: PreferenceGame, policy: PolicySettings, feedback: GroupFeedback, optimizer: OptimizerSettings
+) -> None:
+    check_kind("method", method, Method, "build it, for instance methods.mpo()")
+    check_kind("game", game, PreferenceGame, "for instance games.rps(), or PreferenceGame(matrix)", GameError)
+    check_kind("policy", policy, PolicySettings, "for instance MLPPolicy() or TabularPolicy()")
+    check_kind("feedback", feedback, GroupFeedback, "for instance GroupSampling(), or None for exact payoffs")
+    check_kind("optimizer", optimizer, OptimizerSettings, "for instance OptimizerSettings('adam')")
+
+
 def _check(method: Method, objective: SampledObjective, updates: int, rounds: int) -> None:
-    if updates < 0:
-        raise ConfigError(f"updates is {updates}, expected at least 0")
-    if not 1 <= rounds <= max(updates, 1):
+    checked_integer("updates", updates, 0)
+    if checked_integer("rounds", rounds, 1) > max(updates, 1):
         raise ConfigError(f"rounds is {rounds}, expected between 1 and the number of updates ({updates})")
     own_pairs = isinstance(objective, PairwiseRegression) and objective.target == "pair"
     if own_pairs and (method.prediction != "none" or not method.opponent.is_self_play):
@@ -199,8 +215,7 @@ class _Learner:
         role = self._method.opponent.role
         if role == "mixture":
             share = self._method.opponent.reference_weight
-            mixed = (1.0 - share) * self._log_policy_A + share * self._log_reference_A
-            return [(1.0, mixed.log_softmax(-1))]
+            return [(1.0, torch.tensor(log_mixture(self.log_policy, self._log_reference_A.numpy(), share)))]
         if role != "current":
             return [(1.0, {"magnet": self._log_magnet_A, "reference": self._log_reference_A}[role])]
         if self._method.prediction == "optimistic" and self._log_previous_A is not None:

@@ -85,12 +85,72 @@ def test_runs_that_cannot_start(kuhn: extensive.ExtensiveGame) -> None:
         extensive.run_cfr(kuhn, -1)
     with pytest.raises(GameError, match=r"initial has shape \(2, 2\)"):
         extensive.run_exact(methods.mpo(), kuhn, 1, initial=np.eye(2))
+    pure = np.tile([1.0, 0.0], (12, 1))
+    with pytest.raises(GameError, match=r"initial\[0, 1\] is 0 at '\d', expected a positive probability"):
+        extensive.run_exact(methods.mpo(), kuhn, 1, initial=pure)
+    with pytest.raises(ConfigError, match="seed is -1, expected at least 0"):
+        extensive.run_sampled(methods.mpo(), kuhn, 1, seed=-1)
+    with pytest.raises(ConfigError, match=r"seed is 1\.5, expected an integer"):
+        extensive.run_sampled(methods.mpo(), kuhn, 1, seed=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="settings is 5, expected SelfPlaySettings"):
+        extensive.run_sampled(methods.mpo(), kuhn, 1, settings=5)  # type: ignore[arg-type]
+
+
+RUNS = {
+    "exact": lambda game, *rest, **options: extensive.run_exact(methods.mpo(), game, *rest, **options),
+    "sampled": lambda game, *rest, **options: extensive.run_sampled(methods.mpo(), game, *rest, **options),
+    "cfr": lambda game, *rest, **options: extensive.run_cfr(game, *rest, **options),
+}
+
+
+@needs_openspiel
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_every_run_checks_its_game_and_its_counts(kuhn: extensive.ExtensiveGame, run) -> None:
+    with pytest.raises(GameError, match=r"game is 'kuhn_poker', expected ExtensiveGame; .*load_game\('kuhn_poker'\)"):
+        run("kuhn_poker")
+    for updates in (1e3, "10", 10.5, True):
+        with pytest.raises(ConfigError, match=f"updates is {updates!r}, expected an integer of at least 0"):
+            run(kuhn, updates)
+    with pytest.raises(ConfigError, match=r"measure_at\[1\] is 'a', expected an integer"):
+        run(kuhn, 2, measure_at=[0, "a"])
+    with pytest.raises(ConfigError, match=r"measure_at\[0\] is 0\.5, expected an integer"):
+        run(kuhn, 2, measure_at=[0.5])
+    with pytest.raises(ConfigError, match=r"measure_at is 2, expected numbers of updates; write \[2\]"):
+        run(kuhn, 2, measure_at=2)
+
+
+@pytest.mark.parametrize("form", [extensive.behavioural_form, extensive.sampled_form])
+def test_a_magnet_that_waits_for_rounds_is_refused(form) -> None:
+    with pytest.raises(ConfigError, match=r"method 'mpo' moves its magnet at the end of each round.*never move"):
+        form(methods.mpo(magnet=methods.EachRound()))
+    with pytest.raises(ConfigError, match="method is 'mpo', expected Method"):
+        form("mpo")
+
+
+@needs_openspiel
+def test_names_and_limits_of_another_type() -> None:
+    with pytest.raises(GameError, match="name is 5, expected OpenSpiel's name"):
+        extensive.load_game(5)  # type: ignore[arg-type] - wrong values are the point
+    with pytest.raises(ConfigError, match=r"max_histories is 1\.5, expected an integer"):
+        extensive.load_game("kuhn_poker", max_histories=1.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("episodes", 1), ("gradient_steps", 0), ("learning_rate", 0.0), ("hidden", ()), ("hidden", (8, 0))],
+    [
+        ("episodes", 1),
+        ("gradient_steps", 0),
+        ("learning_rate", 0.0),
+        ("hidden", ()),
+        ("hidden", (8, 0)),
+        ("hidden", 64),
+        ("hidden", (64, 2.5)),
+        ("hidden", "64"),
+        ("episodes", 2.5),
+        ("gradient_steps", 1.5),
+        ("learning_rate", "a"),
+    ],
 )
 def test_settings_of_self_play(setting: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"{setting} is"):
+    with pytest.raises(ConfigError, match=rf"{setting}(\[1\])? is"):
         extensive.SelfPlaySettings(**{setting: value})  # type: ignore[arg-type] - wrong values are the point

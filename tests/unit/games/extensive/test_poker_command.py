@@ -71,6 +71,37 @@ def test_an_interruption_keeps_what_is_finished(
     assert "6 finished curves kept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_finished(
+    number: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(extensive, "run_cfr", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:  # a command that does not take it would end the tests without a word
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    record = tmp_path / "r.json"
+    try:
+        handler = signal.getsignal(signal.SIGTERM)
+        assert main(["--feedback", "exact", "--methods", "mpo", "--updates", "3", "--json", str(record)]) == status
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [curve["method"] for curve in json.loads(record.read_text())["curves"]] == ["mpo"]
+    assert "1 finished curves kept" in capsys.readouterr().err
+
+
+def test_the_limits_of_size_can_be_moved_as_the_messages_advise(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--feedback", "exact", "--methods", "mmd", "--updates", "1"]
+    for option, limit in (("max_infostates", 12), ("max_histories", 58)):
+        assert main([*words, f"--{option}", str(limit - 1)]) == 2
+        assert f"raise {option}" in capsys.readouterr().err
+        assert main([*words, f"--{option}", str(limit)]) == 0
+        capsys.readouterr()
+
+
 @pytest.mark.slow
 def test_sigint_on_the_real_command(tmp_path: Path) -> None:
     record = tmp_path / "r.json"
