@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,3 +155,15 @@ def test_names_and_limits_of_another_type() -> None:
 def test_settings_of_self_play(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"{setting}(\[1\])? is"):
         extensive.SelfPlaySettings(**{setting: value})  # type: ignore[arg-type] - wrong values are the point
+
+
+@needs_openspiel
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_a_mixed_opponent_plays_on_where_steps_are_so_long_that_actions_are_excluded(
+    kuhn: extensive.ExtensiveGame, weight: float
+) -> None:
+    # Their log-probabilities are -inf, and 0 · inf is no number.
+    method = replace(methods.mirror_descent(1e308), opponent=methods.Opponent("mixture", weight))
+    trace = extensive.run_exact(method, kuhn, 4, measure_at=[4])
+    assert (trace.policy[kuhn.legal] == 0).any()
+    assert np.isfinite(trace.exploitability).all()
