@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.games.cells import target_text
+from magnetar.games.comparison.cells import target_text
 from magnetar.reports.gap_plot import draw_profile_plot
 
 __all__ = [

@@ -36,7 +36,7 @@ from games_peers import EVERY, STEP, STRENGTH, PairwiseEGPO, bare_updates
 from numpy.typing import NDArray
 
 from magnetar import games, methods
-from magnetar.games.trace import BUFFERED_NUMBERS
+from magnetar.games.play.trace import BUFFERED_NUMBERS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "benchmarks" / "README.md"

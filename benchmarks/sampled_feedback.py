@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from magnetar import games, methods
-from magnetar.games.feedback import SampledFeedback
 from magnetar.games.neural import GroupFeedback, GroupSampling, MLPPolicy, OptimizerSettings, run_neural
+from magnetar.games.play.feedback import SampledFeedback
 from magnetar.methods import Method
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from magnetar import games, methods
 from magnetar.games import PreferenceGame
-from magnetar.games.feedback import SampledFeedback
+from magnetar.games.play.feedback import SampledFeedback
 
 FloatArray = NDArray[np.float64]
 

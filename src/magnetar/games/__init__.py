@@ -28,14 +28,14 @@ from magnetar.games.builders import (
     rps,
     tournament,
 )
-from magnetar.games.empirical import EmpiricalEstimate, empirical_estimate, empirical_game
-from magnetar.games.feedback import SampledFeedback
-from magnetar.games.files import load, load_policy
+from magnetar.games.builders.empirical import EmpiricalEstimate, empirical_estimate, empirical_game
+from magnetar.games.builders.files import load, load_policy
+from magnetar.games.builders.suite import GameSpec, suite
 from magnetar.games.game import PreferenceGame
 from magnetar.games.neural import GroupSampling, MLPPolicy, OptimizerSettings, TabularPolicy, run_neural
-from magnetar.games.runner import run, run_batch
-from magnetar.games.suite import GameSpec, suite
-from magnetar.games.trace import Trace
+from magnetar.games.play.feedback import SampledFeedback
+from magnetar.games.play.runner import run, run_batch
+from magnetar.games.play.trace import Trace
 
 __all__ = [
     "BUILDERS",

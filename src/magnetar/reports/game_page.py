@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from magnetar.errors import DataError
 from magnetar.evaluation.record import package_versions
-from magnetar.games.cells import MethodSummary, target_text
+from magnetar.games.comparison.cells import MethodSummary, target_text
 from magnetar.games.settings import setting_text
 from magnetar.reports.html import page_environment
 
@@ -80,7 +80,7 @@ def write_game_page(
         targets: Gaps that count as solved.
         methods: The methods, in order.
         summaries: Their summaries over all games, in the same order.
-        rows: The table of results, see `magnetar.games.cells.result_row`.
+        rows: The table of results, see `magnetar.games.comparison.cells.result_row`.
         labels: The method of each row.
         profile: SVG of the shares of games solved; None if nothing was.
         sections: The games, in order.

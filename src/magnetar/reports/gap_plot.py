@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError
 from magnetar.games import Trace
-from magnetar.games.cells import target_text
+from magnetar.games.comparison.cells import target_text
 from magnetar.reports.plot_style import DOUBLE_COLUMN, LIGHT, STYLE, LineLook, check_plot_path, looks, save
 
 __all__ = ["GapCurve", "check_plot_path", "draw_gap_plot", "draw_profile_plot"]

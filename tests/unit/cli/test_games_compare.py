@@ -10,8 +10,8 @@ import pytest
 from magnetar import games
 from magnetar.cli.games import compare, main
 from magnetar.errors import NonFiniteLossError
-from magnetar.games.cells import CellResult
-from magnetar.games.compare import Cell
+from magnetar.games.comparison.cells import CellResult
+from magnetar.games.comparison.choices import Cell
 
 Capture = pytest.CaptureFixture[str]
 

@@ -6,7 +6,7 @@ import pytest
 
 from magnetar import games, methods
 from magnetar.cli.games import main
-from magnetar.games.suite import SUITES, suite
+from magnetar.games.builders.suite import SUITES, suite
 
 KEYS = ["game", "method", "updates", "evaluations", "final_gap", "best_gap", "average_gap", "policy"]
 Capture = pytest.CaptureFixture[str]

@@ -5,7 +5,7 @@ import pytest
 
 from magnetar.errors import GameError
 from magnetar.games.builders import BUILDERS
-from magnetar.games.suite import suite
+from magnetar.games.builders.suite import suite
 
 
 def test_standard_suite_is_large_and_of_every_kind() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from magnetar import games, methods
 from magnetar.errors import ConfigError, GameError
-from magnetar.games.cells import CellResult, evaluations_to, result_row, run_cell, summarize, target_text
-from magnetar.games.compare import (
+from magnetar.games.comparison.cells import CellResult, evaluations_to, result_row, run_cell, summarize, target_text
+from magnetar.games.comparison.choices import (
     Cell,
     check_updates,
     choose_games,

@@ -11,8 +11,8 @@ import pytest
 
 from magnetar.errors import GameError
 from magnetar.games.builders import by_name
-from magnetar.games.empirical import empirical_estimate, empirical_game
-from magnetar.games.files import load
+from magnetar.games.builders.empirical import empirical_estimate, empirical_game
+from magnetar.games.builders.files import load
 
 Rows = list[dict[str, Any]]
 SHARED = Path(os.environ.get("MAGNETAR_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))

@@ -7,7 +7,7 @@ import pytest
 
 from magnetar import games, methods
 from magnetar.errors import ConfigError
-from magnetar.games.feedback import SampledFeedback
+from magnetar.games.play.feedback import SampledFeedback
 
 GAME = games.random_game(5, seed=3)
 POLICY = np.array([0.4, 0.25, 0.2, 0.1, 0.05])

@@ -7,7 +7,7 @@ import pytest
 
 from magnetar.errors import GameError
 from magnetar.games.builders import biased_rps, random_game
-from magnetar.games.files import load, load_policy
+from magnetar.games.builders.files import load, load_policy
 
 
 def test_load_reads_every_form(tmp_path: Path) -> None:

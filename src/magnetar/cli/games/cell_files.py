@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 
 from magnetar.errors import ConfigError
-from magnetar.games.cells import CellResult
-from magnetar.games.compare import Cell
+from magnetar.games.comparison.cells import CellResult
+from magnetar.games.comparison.choices import Cell
 
 __all__ = ["ComparisonFolder", "slug"]
 

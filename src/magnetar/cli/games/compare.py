@@ -14,8 +14,8 @@ from magnetar.cli.games.cell_files import ComparisonFolder
 from magnetar.cli.stop_signals import stop_signals
 from magnetar.errors import ConfigError
 from magnetar.games import PreferenceGame
-from magnetar.games.cells import CellResult, result_row, run_cell
-from magnetar.games.compare import (
+from magnetar.games.comparison.cells import CellResult, result_row, run_cell
+from magnetar.games.comparison.choices import (
     Cell,
     MethodChoice,
     check_updates,

@@ -8,9 +8,9 @@ from typing import Any
 
 from magnetar import methods
 from magnetar.games.builders import describe
-from magnetar.games.compare import game_settings
+from magnetar.games.builders.suite import SUITES, suite
+from magnetar.games.comparison.choices import game_settings
 from magnetar.games.settings import setting_text
-from magnetar.games.suite import SUITES, suite
 
 __all__ = ["main"]
 

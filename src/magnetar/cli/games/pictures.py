@@ -7,8 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from magnetar.cli.games.cell_files import ComparisonFolder, slug
-from magnetar.games.cells import CellResult, evaluations_to, result_row, summarize
-from magnetar.games.compare import Cell, GameChoice, MethodChoice, display_labels
+from magnetar.games.comparison.cells import CellResult, evaluations_to, result_row, summarize
+from magnetar.games.comparison.choices import Cell, GameChoice, MethodChoice, display_labels
 from magnetar.reports.game_page import GameSection, MethodEntry, write_game_page
 from magnetar.reports.gap_plot import GapCurve, draw_gap_plot, draw_profile_plot
 from magnetar.reports.simplex_plot import Trajectory, draw_simplex_plot

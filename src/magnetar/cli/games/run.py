@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from magnetar import games
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.games.compare import MethodChoice, check_updates, choose_method, starting_policy
-from magnetar.games.files import SUFFIXES
+from magnetar.games.builders.files import SUFFIXES
+from magnetar.games.comparison.choices import MethodChoice, check_updates, choose_method, starting_policy
 from magnetar.games.settings import read_settings, setting_text, split_spec
 
 __all__ = ["main"]

@@ -16,7 +16,7 @@ from magnetar.games.gaps import duality_gap
 from magnetar.games.neural.groups import EnumeratedFeedback, GroupFeedback, OpponentShare
 from magnetar.games.neural.losses import OptimizerSettings, descend, group_loss
 from magnetar.games.neural.policies import GamePolicy, MLPPolicy, PolicySettings
-from magnetar.games.trace import Recorder, Trace
+from magnetar.games.play.trace import Recorder, Trace
 from magnetar.methods import MagnetClock, Method, PairwiseRegression, SampledObjective
 from magnetar.numerics import log_mixture
 

@@ -68,14 +68,19 @@ class AdaptiveMagneticDescent(OracleObjective):
     ``π⁺ = Π((1 − b) π + b ρ + η (2 q − q_prev))`` with the magnet's weight ``b = 1/(k + 4)``, which fades within the
     round as in Halpern's iteration; in entropic geometry the same for log-probabilities.
 
-    - Step size: ``η ← min(growth · η, safety / L)`` with ``L = ‖q − q_prev‖ / ‖π − π_prev‖`` from the last step, in the
-      geometry's local norms.
-    - Magnet: policy and magnet both move to the better of the current policy and the average of the round's policies
-      (its payoffs are free, because q is linear), and a new round starts, when the better one's duality gap is at most
-      ``shrink`` times the gap at the last move; or at most ``shrink_rising`` times and no longer falling; or when the
-      round has lasted ``longest_share`` of all updates so far.
+    - Step size: ``η ← min(growth · η, safety / L)`` with ``L = ‖q − q_prev‖ / ‖π − π_prev‖`` from the last step;
+      Euclidean norms, or the local ones of the entropy at the midpoint m, ``‖Δπ‖² = Σ Δπ²/m`` and ``‖Δq‖²`` the
+      variance of Δq under m. It carries over from round to round; a round's first step keeps it, with ``q_prev = q``.
+    - Average: of the round's evaluated policies, the i-th with weight i·η where the magnet pulls and η otherwise; its
+      payoffs are free, because q is linear.
+    - Magnet: policy and magnet both move to the better of the current policy and the average, and a new round starts,
+      when the better one's duality gap is at most ``shrink`` times the gap at the last move (at first: of the starting
+      policy); or at most ``shrink_rising`` times and above the better gap one update earlier; or when the round has
+      lasted ``longest_share`` of all policies evaluated so far, and at least three. No round ends before two. Where the
+      current policy is the better one the same update goes on to take a step; a move to the average takes none.
 
-    One evaluation an update; none after an update that moves the policy to the round's average, whose payoffs follow.
+    The starting policy counts as the first round's first. One evaluation an update; none after an update that moves the
+    policy to the round's average, whose payoffs are known.
 
     Source: of this library. Parts: optimistic steps arXiv:2006.09517, anchoring Halpern (1967), adaptive restarts
     arXiv:2105.12715.

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError, GameError, unknown_name
 from magnetar.games.builders import by_name, describe
+from magnetar.games.builders.suite import SUITES, suite
 from magnetar.games.game import PreferenceGame
 from magnetar.games.settings import plain_settings, read_settings, setting_text, split_spec
-from magnetar.games.suite import SUITES, suite
 from magnetar.methods import METHODS, Method, build_method
 
 __all__ = [

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from magnetar.errors import GameError, unknown_name
-from magnetar.games.annotators import annotator_game, condorcet_cycle, random_annotators, ranking_game
-from magnetar.games.empirical import empirical_game
-from magnetar.games.files import load
-from magnetar.games.game import PreferenceGame
-from magnetar.games.generators import (
+from magnetar.games.builders.annotators import annotator_game, condorcet_cycle, random_annotators, ranking_game
+from magnetar.games.builders.empirical import empirical_game
+from magnetar.games.builders.files import load
+from magnetar.games.builders.generators import (
     biased_rps,
     bradley_terry,
     cyclic_block_game,
@@ -33,6 +32,7 @@ from magnetar.games.generators import (
     rps,
     tournament,
 )
+from magnetar.games.game import PreferenceGame
 from magnetar.games.settings import read_settings, split_spec
 
 __all__ = [

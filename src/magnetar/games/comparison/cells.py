@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import NonFiniteLossError
-from magnetar.games.compare import Cell, starting_policy
+from magnetar.games.comparison.choices import Cell, starting_policy
 from magnetar.games.game import PreferenceGame
-from magnetar.games.runner import run
+from magnetar.games.play.runner import run
 from magnetar.games.settings import setting_text
 
 __all__ = [

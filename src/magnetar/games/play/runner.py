@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from magnetar.errors import ConfigError, GameError, checked_integer
-from magnetar.games.feedback import SampledFeedback
 from magnetar.games.game import PreferenceGame
 from magnetar.games.gaps import duality_gap, log_probabilities
-from magnetar.games.state import PlayState
-from magnetar.games.trace import Recorder, Trace
+from magnetar.games.play.feedback import SampledFeedback
+from magnetar.games.play.state import PlayState
+from magnetar.games.play.trace import Recorder, Trace
 from magnetar.methods import MagnetClock, Method, OracleObjective
 
 __all__ = ["run", "run_batch"]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.games.feedback import SampledFeedback
+from magnetar.games.play.feedback import SampledFeedback
 from magnetar.methods import Method, OracleObjective, PayoffObjective
 from magnetar.numerics import log_mixture
 

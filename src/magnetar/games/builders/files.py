@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import GameError
-from magnetar.games.empirical import PAIR_SUFFIXES, empirical_game
+from magnetar.games.builders.empirical import PAIR_SUFFIXES, empirical_game
 from magnetar.games.game import PreferenceGame
 
 __all__ = ["PAIR_SUFFIXES", "SUFFIXES", "load", "load_policy"]

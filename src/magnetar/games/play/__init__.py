@@ -1,0 +1,1 @@
+"""A method at play on matrix games: the runner, its state, what it records, what feedback the method sees."""
