@@ -17,6 +17,7 @@ ACTIVE_SET_ROUNDS = 20  # it settles in a few, or cycles
 EASY = 10.0  # times the model's largest entry: so strong a pull settles at once
 FIRST_FACTOR, SMALLEST_FACTOR = 0.5, 0.1  # from one pull to the next
 CONTINUATION_STEPS = 200
+DENSE_FROM = 8  # times the policies known, against the number of actions
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,11 @@ class SkewModel:
         rows = np.sqrt(np.sum(self.outside**2, axis=1)) + np.sqrt(np.sum((self.basis @ self.inside) ** 2, axis=1))
         return float(rows.max())
 
+    def dense(self) -> FloatArray:
+        """The model as a matrix, shape (A, A)."""
+        half = (self.outside + 0.5 * self.basis @ self.inside) @ self.basis.T
+        return half - half.T
+
     def factors(self, support: BoolArray) -> tuple[FloatArray, FloatArray]:
         """F and J with ``Â_SS = F J Fᵀ`` on a support S of s actions, shapes (s, 2m) and (2m, 2m)."""
         m = self.basis.shape[1]
@@ -83,14 +89,16 @@ def proximal_equilibrium(model: SkewModel, magnet: FloatArray, strength: float) 
     Returns:
         π, probabilities, shape (A,), for the pull asked for or the least that could be solved; None if none could.
     """
-    found = _settle(model, magnet, strength, magnet > 0)
+    # With many policies known the factors are as large as the matrix itself, whose blocks then cost less.
+    matrix = model.dense() if DENSE_FROM * model.basis.shape[1] > len(magnet) else None
+    found = _settle(model, matrix, magnet, strength, magnet > 0)
     if found is not None:
         return _policy(found)
     pull = max(EASY * model.scale(), strength)
     support = project_to_simplex(magnet + (model @ magnet) / pull) > 0
     factor, solved_pull, best = FIRST_FACTOR, pull, None
     for _ in range(CONTINUATION_STEPS):
-        found = _settle(model, magnet, pull, support)
+        found = _settle(model, matrix, magnet, pull, support)
         if found is not None:
             best, support, solved_pull = found, found > 0, pull
             if pull <= strength:
@@ -104,10 +112,12 @@ def proximal_equilibrium(model: SkewModel, magnet: FloatArray, strength: float) 
     return None if best is None else _policy(best)
 
 
-def _settle(model: SkewModel, magnet: FloatArray, strength: float, support: BoolArray) -> FloatArray | None:
+def _settle(
+    model: SkewModel, matrix: FloatArray | None, magnet: FloatArray, strength: float, support: BoolArray
+) -> FloatArray | None:
     """Improve the support until it stays; None if it does not."""
     for _ in range(ACTIVE_SET_ROUNDS):
-        policy, slack = _on_support(model, magnet, strength, support)
+        policy, slack = _on_support(model, matrix, magnet, strength, support)
         improved = np.where(support, policy > -ROUNDING, slack > ROUNDING)
         if (improved == support).all():
             return policy
@@ -118,21 +128,24 @@ def _settle(model: SkewModel, magnet: FloatArray, strength: float, support: Bool
 
 
 def _on_support(
-    model: SkewModel, magnet: FloatArray, strength: float, support: BoolArray
+    model: SkewModel, matrix: FloatArray | None, magnet: FloatArray, strength: float, support: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """Solution of the linear system on a support, zero elsewhere; and what each action would gain over λ."""
-    factor, core = model.factors(support)
-    size, rank = factor.shape
+    size = int(np.count_nonzero(support))
     right = np.stack([strength * magnet[support], np.ones(size)], axis=1)
-    if rank < size:  # Woodbury: (α − F J Fᵀ)⁻¹ b = (b + F (α J⁻¹ − FᵀF)⁻¹ Fᵀ b) / α, without inverting J
+    if matrix is not None:
+        block = matrix[np.ix_(support, support)]
+        solved = np.linalg.solve(strength * np.eye(size) - block, right)
+    else:  # Woodbury: (α − F J Fᵀ)⁻¹ b = (b + F (α J⁻¹ − FᵀF)⁻¹ Fᵀ b) / α, without inverting J
+        factor, core = model.factors(support)
+        rank = factor.shape[1]
         inner = np.linalg.solve(strength * np.eye(rank) - core @ (factor.T @ factor), core @ (factor.T @ right))
         solved = (right + factor @ inner) / strength
-    else:
-        solved = np.linalg.solve(strength * np.eye(size) - factor @ core @ factor.T, right)
     multiplier = (solved[:, 0].sum() - 1.0) / solved[:, 1].sum()
     policy = np.zeros_like(magnet)
     policy[support] = solved[:, 0] - multiplier * solved[:, 1]
-    return policy, strength * magnet + model @ policy - multiplier
+    image = model @ policy if matrix is None else matrix @ policy
+    return policy, strength * magnet + image - multiplier
 
 
 def _policy(values: FloatArray) -> FloatArray:
