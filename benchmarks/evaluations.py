@@ -55,7 +55,7 @@ LIMITS = {
     **dict.fromkeys(("mmd", "omd", "nash_md", "egpo", "mirror_descent"), (1000, 1000, 600, 300, 300)),
     **dict.fromkeys(("hamiltonian", "adagrad_norm"), (1500, 1000, 600, 300, 300)),
     **dict.fromkeys(ONCE, (50, 110, 300, 1000, 1000)),
-    "mpo_recall": (200, 200, 400, 400, 100),  # minutes of linear algebra beyond
+    "mpo_recall": (200, 200, 200, 100, 100),  # minutes of linear algebra beyond
 }
 
 STEPS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 1000.0)

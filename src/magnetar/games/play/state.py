@@ -13,6 +13,8 @@ __all__ = ["PlayState"]
 
 FloatArray = NDArray[np.float64]
 
+FEW_ACTIONS = 6  # up to here a call of BLAS for each game costs more than its product
+
 
 class PlayState:
     """Policy, magnet and the payoffs against each role, every one evaluated only when its policy has moved.
@@ -48,13 +50,18 @@ class PlayState:
         self._payoffs: dict[str, FloatArray] = {}
         self._previous_payoff: FloatArray | None = None
         objective = method.objective
+        # Sorted here once: asking an abstract class whether it has an instance costs as much as a small product.
+        self._asking = objective if isinstance(objective, OracleObjective) else None
+        self._update = objective.exact_update if isinstance(objective, PayoffObjective) else None
         self._oracle = _Oracle(self)
-        self._memory: Any = objective.initial_state(log_policy) if isinstance(objective, OracleObjective) else None
+        self._memory: Any = self._asking.initial_state(log_policy) if self._asking is not None else None
         self._place(log_policy)
 
     def _product(self, vector: FloatArray) -> FloatArray:
         if self.win_prob_AA.ndim == 2:
             return self.win_prob_AA @ vector
+        if vector.shape[-1] <= FEW_ACTIONS:
+            return np.einsum("nij,nj->ni", self.win_prob_AA, vector)
         return np.matmul(self.win_prob_AA, vector[..., None])[..., 0]
 
     def _place(self, log_policy: FloatArray) -> None:
@@ -66,26 +73,24 @@ class PlayState:
 
     def update_policy(self) -> None:
         """One update of the method, its prediction included."""
-        objective = self.method.objective
-        if isinstance(objective, OracleObjective):
-            new, self._memory = objective.exact_step(self._oracle, self.log_policy, self.log_reference, self._memory)
+        if self._asking is not None:
+            new, self._memory = self._asking.exact_step(self._oracle, self.log_policy, self.log_reference, self._memory)
         else:
-            assert isinstance(objective, PayoffObjective)
+            assert self._update is not None
             payoff = self._payoff_against(self.method.opponent.role)
             if self.method.prediction == "optimistic":
                 previous = payoff if self._previous_payoff is None else self._previous_payoff
                 self._previous_payoff = payoff
                 payoff = 2.0 * payoff - previous
             elif self.method.prediction == "extragradient":
-                ahead = objective.exact_update(self.log_policy, self.log_magnet, payoff)
+                ahead = self._update(self.log_policy, self.log_magnet, payoff)
                 payoff = self._evaluate(np.exp(ahead))
-            new = objective.exact_update(self.log_policy, self.log_magnet, payoff)
+            new = self._update(self.log_policy, self.log_magnet, payoff)
         self._place(new)
 
     def own_magnet(self) -> FloatArray | None:
         """The magnet that the objective itself keeps, if it keeps one and has just moved it."""
-        objective = self.method.objective
-        magnet = objective.log_magnet(self._memory) if isinstance(objective, OracleObjective) else None
+        magnet = self._asking.log_magnet(self._memory) if self._asking is not None else None
         return None if magnet is None or magnet is self.log_magnet else magnet
 
     def _payoff_against(self, role: str) -> FloatArray:

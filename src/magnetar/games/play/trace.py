@@ -1,6 +1,7 @@
 """What a run did: the trace that it returns, and the recorder that fills it."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["Recorder", "Trace"]
 FloatArray = NDArray[np.float64]
 
 LONGEST_BUFFER = 256
+WIDE_STATE = 64  # numbers; from there on a running sum row by row beats NumPy's own
 BUFFERED_NUMBERS = 2**16  # half a megabyte: the buffers must not push the game out of the cache
 
 
@@ -132,7 +134,11 @@ class Recorder:
             self.policies[span] = policies
         self._policy_sum += policies.sum(axis=0)
         payoffs[:1] += self._payoff_sum
-        np.cumsum(payoffs, axis=0, out=payoffs)
+        if payoffs[0].size < WIDE_STATE:
+            np.cumsum(payoffs, axis=0, out=payoffs)
+        else:  # NumPy takes one column after another, a cache line for each number
+            for before, after in pairwise(payoffs):
+                np.add(before, after, out=after)
         self._payoff_sum[:] = payoffs[-1]
         states = np.arange(first + 1, self._next + 1).reshape(-1, *(1,) * (payoffs.ndim - 2))
         average_best = max_last(payoffs) / states

@@ -177,7 +177,10 @@ class RewardTransformedPolicyGradient(PolicyGradient):
 
     def exact_update(self, log_policy_A: FloatArray, log_magnet_A: FloatArray, payoff_A: FloatArray) -> FloatArray:
         """``log π + η (q − α log(π/ρ))``, normalised; see `PayoffObjective.exact_update`."""
-        absent = np.isneginf(log_policy_A) | np.isneginf(log_magnet_A)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # inf − inf is met again below
             reward = payoff_A - self.magnet_strength * (log_policy_A - log_magnet_A)
+            logits = log_policy_A + self.step_size * reward
+            if isfinite(np.add.reduce(logits.ravel())):  # as in `MagneticPolicyGradient`
+                return log_normalize(logits)
+        absent = np.isneginf(log_policy_A) | np.isneginf(log_magnet_A)
         return tilt(np.where(absent, -np.inf, log_policy_A), reward, self.step_size)
