@@ -17,7 +17,8 @@ PASS, BET = 0, 1
 BEHAVIOURAL = [
     name
     for name in methods.METHODS
-    if name not in ("ogda", "hamiltonian", "adagrad_norm", "bt_rlhf", "iterative_dpo")
+    if name != "ogda"
+    and not isinstance(methods.build_method(name).objective, methods.OracleObjective)
     and not methods.build_method(name).magnet.needs_progress
 ]
 

@@ -89,9 +89,15 @@ def test_gaps_stay_exact_when_payoffs_are_not() -> None:
     np.testing.assert_allclose(trace.duality_gap, [GAME.duality_gap(p) for p in trace.policies], atol=1e-14)
 
 
-def test_methods_that_read_the_game_are_refused() -> None:
-    with pytest.raises(ConfigError, match="asks the game for more than payoffs"):
-        games.run(methods.bt_rlhf(), GAME, 3, feedback=SampledFeedback())
+def test_a_matrix_read_by_duels_is_unbiased_and_its_orders_agree() -> None:
+    feedback = SampledFeedback(opponents=4)
+    generator = feedback.generator()
+    draws, duels = zip(*(feedback.win_prob(generator, GAME.P) for _ in range(2000)), strict=True)
+    pairs = GAME.num_actions * (GAME.num_actions - 1) // 2
+    assert set(duels) == {4 * pairs}
+    np.testing.assert_allclose(draws[0] + draws[0].T, 1.0, atol=1e-15)
+    error = np.sqrt(GAME.P * (1 - GAME.P) / (4 * 2000)) + 1e-12
+    assert (np.abs(np.mean(draws, axis=0) - GAME.P) < 4.5 * error).all()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.errors import ConfigError, GameError, NonFiniteLossError, checked_integer
+from magnetar.errors import ConfigError, NonFiniteLossError, checked_integer
 from magnetar.games.checks import check_kind, number_or_nan
 from magnetar.games.extensive.openspiel import Exploitability
 from magnetar.games.extensive.tree import ExtensiveGame, check_extensive
@@ -158,8 +158,8 @@ def run_exact(
         method: Opponent, objective, magnet schedule, prediction.
         game: The listed game.
         updates: Number of updates, at least 0.
-        initial: Starting policy, first magnet and reference, shape (I, A), every legal action positive; uniform by
-            default.
+        initial: Starting policy, first magnet and reference, shape (I, A); uniform by default. As in matrix games, an
+            action of probability zero stays there.
         tremble: Part ε of uniform play mixed into the magnet at each move, ``ρ ← (1 − ε) π + ε uniform``, in [0, 1).
             Zero is the method as published. Above zero, actions that became rare keep being tried by the magnet, so
             that answers to them are not forgotten; the limit moves by an amount that vanishes with ε.
@@ -183,7 +183,7 @@ def run_exact(
     points = measuring_points(updates, measure_at)
     check_tremble(tremble)
     behavioural_form(method)
-    start = game.uniform_policy() if initial is None else _full_support(game, initial)
+    start = game.uniform_policy() if initial is None else game.check_policy(initial, "initial")
     state = _State(method, game, start, tremble)
     measure = Exploitability(game) if measure is None else measure
     wanted = set(points.tolist())
@@ -211,18 +211,6 @@ def run_exact(
         magnet=np.exp(state.log_magnet),
         magnet_moves=np.array(state.moves, dtype=np.int64),
     )
-
-
-def _full_support(game: ExtensiveGame, initial: FloatArray) -> FloatArray:
-    start = game.check_policy(initial, "initial")
-    excluded = game.legal & (start == 0)
-    if excluded.any():
-        i, a = np.argwhere(excluded)[0]
-        raise GameError(
-            f"initial[{i}, {a}] is 0 at {game.keys[i]!r}, expected a positive probability: no update ever brings back "
-            "an excluded action; mix in a little of game.uniform_policy()"
-        )
-    return start
 
 
 def check_tremble(tremble: float) -> None:

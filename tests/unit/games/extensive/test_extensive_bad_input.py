@@ -86,9 +86,6 @@ def test_runs_that_cannot_start(kuhn: extensive.ExtensiveGame) -> None:
         extensive.run_cfr(kuhn, -1)
     with pytest.raises(GameError, match=r"initial has shape \(2, 2\)"):
         extensive.run_exact(methods.mpo(), kuhn, 1, initial=np.eye(2))
-    pure = np.tile([1.0, 0.0], (12, 1))
-    with pytest.raises(GameError, match=r"initial\[0, 1\] is 0 at '\d', expected a positive probability"):
-        extensive.run_exact(methods.mpo(), kuhn, 1, initial=pure)
     with pytest.raises(ConfigError, match="seed is -1, expected at least 0"):
         extensive.run_sampled(methods.mpo(), kuhn, 1, seed=-1)
     with pytest.raises(ConfigError, match=r"seed is 1\.5, expected an integer"):
