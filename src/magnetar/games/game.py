@@ -208,7 +208,9 @@ def _checked_win_prob(values: Any) -> FloatArray:
     outside = np.maximum(-matrix, matrix - 1.0)
     if outside.max() > 0:
         i, j = _index_of_max(outside)
-        raise GameError(f"P[{i},{j}] = {matrix[i, j]:.9g}, expected a win probability in [0, 1]")
+        raise GameError(
+            f"P[{i},{j}] = {matrix[i, j]:.9g}, expected a win probability in [0, 1]{_way_from_payoffs(matrix)}"
+        )
     total = matrix + matrix.T
     deviation = np.abs(total - 1.0)
     if deviation.max() > SUM_TOLERANCE:
@@ -220,6 +222,16 @@ def _checked_win_prob(values: Any) -> FloatArray:
             "the judge so that it does"
         )
     return matrix + (1.0 - total) / 2.0
+
+
+def _way_from_payoffs(matrix: FloatArray) -> str:
+    """What to do with a matrix in another unit, if it looks like one."""
+    largest = float(np.abs(matrix).max())
+    if np.abs(matrix + matrix.T).max() <= SUM_TOLERANCE * largest:
+        return f"; these look like payoffs of a zero-sum game: use 0.5 + matrix / {2 * largest:g}"
+    if np.abs(matrix + matrix.T - 100.0).max() <= 100 * SUM_TOLERANCE:
+        return "; these look like percentages: divide by 100"
+    return ""
 
 
 def _index_of_max(values: NDArray[Any]) -> tuple[int, int]:

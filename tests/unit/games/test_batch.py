@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from magnetar import games, methods
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, GameError
 
 GAMES = [
     games.random_game(5, seed=0),
@@ -53,3 +53,9 @@ def test_an_empty_batch_has_no_traces() -> None:
 def test_bad_lengths_are_refused() -> None:
     with pytest.raises(ConfigError, match="updates is -1"):
         games.run_batch(methods.mpo(), GAMES, updates=-1)
+
+
+def test_a_list_of_games_given_to_the_run_of_one_names_the_way_briefly() -> None:
+    with pytest.raises(GameError, match=r"use games\.run_batch") as caught:
+        games.run(methods.mpo(), [games.random_game(5, seed=seed) for seed in range(100)], 3)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 400

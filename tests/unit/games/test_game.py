@@ -188,3 +188,16 @@ def test_the_linear_programme_survives_degenerate_games() -> None:
     # HiGHS's first choice of algorithm ends without a solution on this game of rank two.
     game = games.by_name("disc_game:actions=200,seed=200")
     assert game.duality_gap(game.equilibrium()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("matrix", "hint"),
+    [
+        ([[0.0, 1.0], [-1.0, 0.0]], "use 0.5 + matrix / 2"),
+        ([[50, 80], [20, 50]], "divide by 100"),
+        ([[0.5, 1.2], [-0.2, 0.5]], r"in \[0, 1\]$"),
+    ],
+)
+def test_a_matrix_in_another_unit_is_refused_with_the_way_from_it(matrix: list, hint: str) -> None:
+    with pytest.raises(GameError, match=hint):
+        games.PreferenceGame(matrix)

@@ -28,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         Exit code: 0; 1 if a part of a comparison failed; 2 for input that cannot be used, whose message goes to stderr.
     """
-    if not argv or argv[0] not in COMMANDS:
+    if not argv:
+        _parser().print_help(sys.stderr)
+        raise SystemExit(2)
+    if argv[0] not in COMMANDS:
         _parser().parse_args(argv)  # help, or an error that lists the commands
         return 0
     try:

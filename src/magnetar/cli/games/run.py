@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from magnetar.games.settings import read_settings, setting_text, split_spec
 __all__ = ["main"]
 
 LARGEST_POLICY_SHOWN = 10
+PLOT_TITLE_WIDTH = 64  # characters that fit above the plot
 SHORTHANDS = {
     "step_size": (float, "ETA", "step size"),
     "magnet_strength": (float, "ALPHA", "pull of the magnet"),
@@ -55,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(_summary(trace), allow_nan=False))
     else:
-        print(_table(trace, choice, game, arguments.initial))
+        print(_table(trace, choice, game, arguments.initial, arguments.feedback))
     _draw(trace, choice, game, arguments)
     return 0
 
@@ -161,12 +163,13 @@ def _settings(choice: MethodChoice) -> str:
     return ", ".join(words)
 
 
-def _table(trace: games.Trace, choice: MethodChoice, game: games.PreferenceGame, initial: str) -> str:
+def _table(trace: games.Trace, choice: MethodChoice, game: games.PreferenceGame, initial: str, feedback: str) -> str:
     updates = len(trace.duality_gap) - 1
     method = choice.method
     shown = sorted({0, updates, *(10**k for k in range(12) if 10**k < updates)})
     lines = [
-        f"game     {trace.game}, {game.num_actions} action{'s' if game.num_actions != 1 else ''}, start {initial}",
+        f"game     {trace.game}, {game.num_actions} action{'s' if game.num_actions != 1 else ''}, start {initial}"
+        + (f", payoffs {feedback}" if feedback != "exact" else ""),
         f"method   {trace.method}: {_settings(choice)}; last iterate: {method.converges_to} ({method.source})",
         "",
         f"{'update':>9}  {'evaluations':>11}  {'gap':>9}  {'gap of average':>14}",
@@ -176,8 +179,11 @@ def _table(trace: games.Trace, choice: MethodChoice, game: games.PreferenceGame,
         ),
         "",
         f"best gap {trace.duality_gap.min():.2e} after update {int(trace.duality_gap.argmin()):,}; "
-        f"the magnet moved {len(trace.magnet_moves):,} times",
+        f"the magnet moved {len(trace.magnet_moves):,} times"
+        + (f"; {trace.duels[-1]:,} duels" if trace.duels[-1] else ""),
     ]
+    if method.converges_to == "original equilibrium" and trace.duality_gap[-1] > trace.average_gap[-1] > 1e-9:
+        lines.append("still on its way: the average is nearer than the last policy; more updates, or mpo_adaptive")
     likeliest = np.argsort(-trace.policy, kind="stable")[:LARGEST_POLICY_SHOWN]
     rest = game.num_actions - len(likeliest)
     policy = ", ".join(f"{game.actions[a]} {trace.policy[a]:.4f}" for a in likeliest)
@@ -189,7 +195,7 @@ def _draw(trace: games.Trace, choice: MethodChoice, game: games.PreferenceGame, 
     if arguments.plot is not None:
         from magnetar.reports.gap_plot import GapCurve, draw_gap_plot
 
-        title = f"{trace.game}: {trace.method}, {_settings(choice)}"
+        title = f"{trace.game}\n" + textwrap.fill(f"{trace.method}, {_settings(choice)}", PLOT_TITLE_WIDTH)
         draw_gap_plot([GapCurve.from_trace(trace)], arguments.plot, title)
         print(f"plot written to {arguments.plot}", file=sys.stderr)
     if arguments.simplex is not None:

@@ -1,5 +1,6 @@
 """Play a method on exact games: every action enumerated, payoffs exact or from sampled duels."""
 
+import reprlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -64,7 +65,11 @@ def run(
     _check_method(method)
     _check_length(updates, rounds)
     if not isinstance(game, PreferenceGame):
-        raise GameError(f"game is {game!r}, expected a PreferenceGame: games.by_name('rps'), or PreferenceGame(matrix)")
+        many = "; for many games at once use games.run_batch" if isinstance(game, Sequence) else ""
+        raise GameError(
+            f"game is {reprlib.repr(game)}, expected a PreferenceGame: PreferenceGame(matrix), or "
+            f"games.by_name('rps'){many}"
+        )
     if feedback is not None and not isinstance(feedback, SampledFeedback):
         raise ConfigError(f"feedback is {feedback!r}, expected SampledFeedback(...), or None for exact payoffs")
     if stop_at_gap is not None and not stop_at_gap >= 0:
@@ -111,7 +116,7 @@ def run_batch(
     games = list(games) if isinstance(games, Iterable) else [games]
     for game in games:
         if not isinstance(game, PreferenceGame):
-            raise GameError(f"games holds {game!r}, expected PreferenceGame objects only")
+            raise GameError(f"games holds {reprlib.repr(game)}, expected PreferenceGame objects only")
     if isinstance(method.objective, OracleObjective) or method.magnet.needs_progress:  # each game goes its own way
         return [run(method, game, updates, rounds=rounds, record=record, progress=progress) for game in games]
     traces: dict[int, Trace] = {}

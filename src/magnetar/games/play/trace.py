@@ -20,7 +20,7 @@ WIDE_STATE = 64  # numbers; from there on a running sum row by row beats NumPy's
 BUFFERED_NUMBERS = 2**16  # half a megabyte: the buffers must not push the game out of the cache
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """What a run did. Entry 0 of every array is the starting point, entry k is after update k.
 
@@ -55,6 +55,12 @@ class Trace:
     magnet_moves: NDArray[np.int64]
     policies: FloatArray | None = None
     magnets: FloatArray | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Trace({self.method} on {self.game}, {len(self.duality_gap) - 1} updates, gap {self.duality_gap[-1]:.2e} "
+            f"after {self.evaluations[-1]} evaluations)"
+        )
 
     @property
     def policy(self) -> FloatArray:
