@@ -193,7 +193,7 @@ def test_the_linear_programme_survives_degenerate_games() -> None:
 @pytest.mark.parametrize(
     ("matrix", "hint"),
     [
-        ([[0.0, 1.0], [-1.0, 0.0]], "use 0.5 + matrix / 2"),
+        ([[0.0, 1.0], [-1.0, 0.0]], r"use 0\.5 \+ matrix / 2"),
         ([[50, 80], [20, 50]], "divide by 100"),
         ([[0.5, 1.2], [-0.2, 0.5]], r"in \[0, 1\]$"),
     ],
