@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as SIGINT does, so that it can keep what is finished."""
+"""SIGINT and SIGTERM end a command alike, so that it can keep what is finished."""
 
 import signal
 import threading
@@ -11,7 +11,10 @@ __all__ = ["stop_signals"]
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send, raise a `KeyboardInterrupt` with its ``signal_number``."""
+    """Let SIGINT, and SIGTERM, which schedulers send, raise a `KeyboardInterrupt` with its ``signal_number``.
+
+    SIGINT too: a shell that starts a command in the background has it ignored, and ``kill -INT`` should still work.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
@@ -22,8 +25,9 @@ def stop_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
