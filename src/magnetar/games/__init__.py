@@ -6,7 +6,9 @@
 True
 """
 
-from magnetar.games.builders import (
+from magnetar.games.builders.empirical import EmpiricalEstimate, empirical_estimate, empirical_game
+from magnetar.games.builders.files import load, load_policy
+from magnetar.games.builders.registry import (
     BUILDERS,
     READERS,
     annotator_game,
@@ -28,8 +30,6 @@ from magnetar.games.builders import (
     rps,
     tournament,
 )
-from magnetar.games.builders.empirical import EmpiricalEstimate, empirical_estimate, empirical_game
-from magnetar.games.builders.files import load, load_policy
 from magnetar.games.builders.suite import GameSpec, suite
 from magnetar.games.game import PreferenceGame
 from magnetar.games.neural import GroupSampling, MLPPolicy, OptimizerSettings, TabularPolicy, run_neural

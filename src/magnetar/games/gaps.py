@@ -3,13 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from magnetar.methods.objectives.base import GAME_VALUE
 from magnetar.numerics import log_normalize, log_probabilities
 
 __all__ = ["duality_gap", "kl_divergence", "log_probabilities", "regularized_gap", "regularized_response"]
 
 FloatArray = NDArray[np.float64]
-
-GAME_VALUE = 0.5  # of every symmetric constant-sum preference game
 
 
 def duality_gap(payoff_A: FloatArray) -> float:

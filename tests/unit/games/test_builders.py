@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from magnetar.errors import GameError
-from magnetar.games import builders
-from magnetar.games.builders import BUILDERS, READERS, by_name, describe
+from magnetar.games.builders import registry as builders
+from magnetar.games.builders.registry import BUILDERS, READERS, by_name, describe
 from magnetar.games.game import PreferenceGame
 
 

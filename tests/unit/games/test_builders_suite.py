@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from magnetar.errors import GameError
-from magnetar.games.builders import BUILDERS
+from magnetar.games.builders.registry import BUILDERS
 from magnetar.games.builders.suite import suite
 
 

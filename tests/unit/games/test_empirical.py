@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from magnetar.errors import GameError
-from magnetar.games.builders import by_name
 from magnetar.games.builders.empirical import empirical_estimate, empirical_game
 from magnetar.games.builders.files import load
+from magnetar.games.builders.registry import by_name
 
 Rows = list[dict[str, Any]]
 SHARED = Path(os.environ.get("MAGNETAR_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))

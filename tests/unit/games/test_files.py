@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from magnetar.errors import GameError
-from magnetar.games.builders import biased_rps, random_game
 from magnetar.games.builders.files import load, load_policy
+from magnetar.games.builders.registry import biased_rps, random_game
 
 
 def test_load_reads_every_form(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from magnetar import methods
-from magnetar.games.builders import describe
+from magnetar.games.builders.registry import describe
 from magnetar.games.builders.suite import SUITES, suite
 from magnetar.games.comparison.choices import game_settings
 from magnetar.games.settings import setting_text

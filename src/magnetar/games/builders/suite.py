@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from magnetar.errors import GameError, unknown_name
-from magnetar.games.builders import by_name
+from magnetar.games.builders.registry import by_name
 from magnetar.games.game import PreferenceGame
 
 __all__ = ["SUITES", "GameSpec", "suite"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError, GameError, unknown_name
-from magnetar.games.builders import by_name, describe
+from magnetar.games.builders.registry import by_name, describe
 from magnetar.games.builders.suite import SUITES, suite
 from magnetar.games.game import PreferenceGame
 from magnetar.games.settings import plain_settings, read_settings, setting_text, split_spec

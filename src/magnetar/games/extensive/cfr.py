@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from magnetar.games.extensive.exact import ExtensiveTrace, counted, measuring_points
+from magnetar.games.extensive.exact import ExtensiveTrace, measuring_points
 from magnetar.games.extensive.openspiel import Exploitability, policy_from_openspiel, require_openspiel
 from magnetar.games.extensive.tree import ExtensiveGame, check_extensive
+from magnetar.games.length import counted
 
 __all__ = ["run_cfr"]
 
@@ -60,7 +61,7 @@ def run_cfr(
             averages.append(measure(average))
 
     look(0)
-    for update in counted(updates, progress, f"{game.name} cfr"):
+    for update in counted(updates, progress, f"{game.name} cfr", leave=False):
         solver.evaluate_and_update_policy()
         look(update)
     current, average = policies()

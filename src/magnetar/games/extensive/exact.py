@@ -11,6 +11,7 @@ from magnetar.games.checks import check_kind, number_or_nan
 from magnetar.games.extensive.openspiel import Exploitability
 from magnetar.games.extensive.tree import ExtensiveGame, check_extensive
 from magnetar.games.extensive.values import SequenceForm
+from magnetar.games.length import counted
 from magnetar.methods import EachRound, MagnetClock, Method
 from magnetar.methods.objectives import PayoffObjective, ProjectedGradient, RewardTransformedPolicyGradient
 from magnetar.numerics import log_mixture, log_probabilities
@@ -20,7 +21,6 @@ __all__ = [
     "behavioural_form",
     "check_schedule",
     "check_tremble",
-    "counted",
     "measuring_points",
     "run_exact",
 ]
@@ -174,7 +174,7 @@ def run_exact(
     Raises:
         ConfigError: Updates, or numbers of updates to measure at, that are not integers of at least 0; a method without
             behavioural form; tremble outside [0, 1).
-        GameError: Not a listed game, or a starting policy that is none or excludes a legal action.
+        GameError: Not a listed game, or a starting policy that is none.
         NonFiniteLossError: An update gave NaN, which no setting should.
 
     Source: arXiv:2410.16714, Algorithm 1, and arXiv:2206.05825, section 5 (behavioural form).
@@ -196,7 +196,7 @@ def run_exact(
                 averages.append(measure(state.form.policy_of_plan(state.plan_sum)))
 
     look(0)
-    for update in counted(updates, progress, f"{game.name} {method.name}"):
+    for update in counted(updates, progress, f"{game.name} {method.name}", leave=False):
         state.update(update)
         if average:
             state.plan_sum += state.form.plan(np.exp(state.log_policy))
@@ -276,12 +276,3 @@ class _State:
         if self.tremble > 0:
             mixed = (1.0 - self.tremble) * np.exp(self.log_magnet) + self.tremble * self.game.uniform_policy()
             self.log_magnet = log_probabilities(mixed)
-
-
-def counted(updates: int, progress: bool, label: str) -> Iterable[int]:
-    """1 … ``updates``, with a progress bar on stderr if wanted."""
-    if not progress:
-        return range(1, updates + 1)
-    from tqdm import tqdm
-
-    return tqdm(range(1, updates + 1), desc=label, unit="update", leave=False)

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, NonFiniteLossError, checked_integer
-from magnetar.games.checks import LARGEST_SEED, check_kind, number_or_nan
-from magnetar.games.extensive.exact import ExtensiveTrace, check_schedule, check_tremble, counted, measuring_points
+from magnetar.games.checks import LARGEST_SEED, check_kind
+from magnetar.games.extensive.exact import ExtensiveTrace, check_schedule, check_tremble, measuring_points
 from magnetar.games.extensive.openspiel import Exploitability, infostate_tensors
 from magnetar.games.extensive.tree import CHANCE, TERMINAL, ExtensiveGame, check_extensive
+from magnetar.games.length import counted
 from magnetar.methods import MagnetClock, Method
 from magnetar.methods.objectives import PolicyGradient, RewardTransformedPolicyGradient
+from magnetar.methods.objectives.base import check_positive
 from magnetar.types import RolloutBatch
 
 __all__ = ["Decisions", "Episodes", "SelfPlaySettings", "play_episodes", "run_sampled", "sampled_form"]
@@ -48,8 +50,7 @@ class SelfPlaySettings:
         if checked_integer("episodes", self.episodes, 0) < 2:
             raise ConfigError(f"episodes is {self.episodes}, expected at least 2: the baseline is the others' mean")
         checked_integer("gradient_steps", self.gradient_steps, 1)
-        if not 0 < number_or_nan(self.learning_rate) < float("inf"):
-            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected a positive, finite number")
+        check_positive(learning_rate=self.learning_rate)
         if not isinstance(self.hidden, Iterable) or isinstance(self.hidden, str):
             raise ConfigError(
                 f"hidden is {self.hidden!r}, expected the width of each hidden layer; for instance (64, 64)"
@@ -273,7 +274,7 @@ def run_sampled(
     wanted, last, moves = set(points.tolist()), [], []
     if 0 in wanted:
         last.append(measure(learner.policy()))
-    for update in counted(updates, progress, f"{game.name} {method.name} seed {seed}"):
+    for update in counted(updates, progress, f"{game.name} {method.name} seed {seed}", leave=False):
         learner.learn(play_episodes(game, learner.policy(), learner.settings.episodes, rng), update)
         rate = method.magnet.rate(MagnetClock(update=update))
         if rate > 0:

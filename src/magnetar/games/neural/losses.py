@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, NonFiniteLossError, checked_integer, unknown_name
-from magnetar.games.checks import number_or_nan
 from magnetar.games.neural.groups import JudgedGroup
 from magnetar.methods import SampledObjective
+from magnetar.methods.objectives.base import check_positive
 from magnetar.types import RolloutBatch
 
 __all__ = ["OptimizerSettings", "descend", "group_loss"]
@@ -40,8 +40,7 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
             raise ConfigError(unknown_name("optimizer", str(self.name), OPTIMIZERS))
-        if not 0 < number_or_nan(self.learning_rate) < float("inf"):
-            raise ConfigError(f"learning_rate is {self.learning_rate!r}, expected a positive, finite number")
+        check_positive(learning_rate=self.learning_rate)
         checked_integer("inner_steps", self.inner_steps, 1)
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:

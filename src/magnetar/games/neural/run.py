@@ -1,7 +1,7 @@
 """Play a method with a policy that has weights: the loss of the language-model side, on a game."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from magnetar.errors import ConfigError, GameError, NonFiniteLossError, checked_integer
+from magnetar.errors import ConfigError, GameError, NonFiniteLossError
 from magnetar.games.checks import check_kind, number_or_nan
 from magnetar.games.game import PreferenceGame
 from magnetar.games.gaps import duality_gap
+from magnetar.games.length import check_length, counted, round_ends
 from magnetar.games.neural.groups import EnumeratedFeedback, GroupFeedback, OpponentShare
 from magnetar.games.neural.losses import OptimizerSettings, descend, group_loss
 from magnetar.games.neural.policies import GamePolicy, MLPPolicy, PolicySettings
@@ -101,16 +102,16 @@ def run_neural(
     )
     recorder = Recorder(updates, learner, record)
     losses = [float("nan")]
-    round_ends = {(r * updates) // rounds for r in range(1, rounds + 1)}
+    ends = round_ends(updates, rounds)
     first_move: float | None = None
-    for update in _counted(updates, progress):
+    for update in counted(updates, progress):
         if stop_at_gap is not None and duality_gap(learner.payoff) <= stop_at_gap:
             break
         before = learner.policy
         losses.append(learner.update(update))
         move = 0.5 * float(np.abs(learner.policy - before).sum())
         first_move = move if first_move is None else first_move
-        rate = method.magnet.rate(MagnetClock(update, update in round_ends, move, first_move))
+        rate = method.magnet.rate(MagnetClock(update, update in ends, move, first_move))
         if rate > 0:
             learner.move_magnet(rate)
             recorder.record_move(update, learner)
@@ -131,9 +132,7 @@ def _check_kinds(
 
 
 def _check(method: Method, objective: SampledObjective, updates: int, rounds: int) -> None:
-    checked_integer("updates", updates, 0)
-    if checked_integer("rounds", rounds, 1) > max(updates, 1):
-        raise ConfigError(f"rounds is {rounds}, expected between 1 and the number of updates ({updates})")
+    check_length(updates, rounds)
     own_pairs = isinstance(objective, PairwiseRegression) and objective.target == "pair"
     if own_pairs and (method.prediction != "none" or not method.opponent.is_self_play):
         raise ConfigError(
@@ -251,11 +250,3 @@ class _Learner:
     def weights(self) -> dict[str, Tensor]:
         """A copy of the trained weights by name."""
         return {name: value.clone() for name, value in self._module.state_dict().items()}
-
-
-def _counted(updates: int, progress: bool) -> Iterable[int]:
-    if not progress:
-        return range(1, updates + 1)
-    from tqdm import tqdm
-
-    return tqdm(range(1, updates + 1), desc="games", unit="update")

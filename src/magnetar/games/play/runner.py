@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from magnetar.errors import ConfigError, GameError, checked_integer
+from magnetar.errors import ConfigError, GameError
 from magnetar.games.game import PreferenceGame
 from magnetar.games.gaps import duality_gap, log_probabilities
+from magnetar.games.length import check_length, counted, round_ends
 from magnetar.games.play.feedback import SampledFeedback
 from magnetar.games.play.state import PlayState
 from magnetar.games.play.trace import Recorder, Trace
@@ -63,7 +64,7 @@ def run(
         NonFiniteLossError: An update gave NaN, which no setting should.
     """
     _check_method(method)
-    _check_length(updates, rounds)
+    check_length(updates, rounds)
     if not isinstance(game, PreferenceGame):
         many = "; for many games at once use games.run_batch" if isinstance(game, Sequence) else ""
         raise GameError(
@@ -112,7 +113,7 @@ def run_batch(
         NonFiniteLossError: An update gave NaN, which no setting should.
     """
     _check_method(method)
-    _check_length(updates, rounds)
+    check_length(updates, rounds)
     games = list(games) if isinstance(games, Iterable) else [games]
     for game in games:
         if not isinstance(game, PreferenceGame):
@@ -138,23 +139,16 @@ def _check_method(method: Method) -> None:
         )
 
 
-def _check_length(updates: int, rounds: int) -> None:
-    checked_integer("updates", updates, 0)
-    checked_integer("rounds", rounds, 1)
-    if rounds > max(updates, 1):
-        raise ConfigError(f"rounds is {rounds}, expected between 1 and the number of updates ({updates})")
-
-
 def _play(
     state: PlayState, recorder: Recorder, updates: int, rounds: int, stop_at_gap: float | None, progress: bool
 ) -> None:
     """Make the updates and record them."""
     method = state.method
-    round_ends = {(r * updates) // rounds for r in range(1, rounds + 1)}
+    ends = round_ends(updates, rounds)
     first_move: float | None = None
     # A step beyond the range of float64 rightly ends at log-probability -inf: that overflow is no error.
     with np.errstate(over="ignore"):
-        for update in _counted(updates, progress):
+        for update in counted(updates, progress):
             if stop_at_gap is not None and duality_gap(state.payoff) <= stop_at_gap:
                 break
             before = state.policy
@@ -166,7 +160,7 @@ def _play(
             if method.magnet.needs_progress:
                 move = 0.5 * float(np.abs(state.policy - before).sum())
                 first_move = move if first_move is None else first_move
-            rate = method.magnet.rate(MagnetClock(update, update in round_ends, move, first_move))
+            rate = method.magnet.rate(MagnetClock(update, update in ends, move, first_move))
             if rate > 0:
                 state.move_magnet(rate)
                 recorder.record_move(update, state)
@@ -188,11 +182,3 @@ def _starting_points(
             "in common; give the magnet all the actions that the policy may use"
         )
     return start, log_reference, log_magnet
-
-
-def _counted(updates: int, progress: bool) -> Iterable[int]:
-    if not progress:
-        return range(1, updates + 1)
-    from tqdm import tqdm
-
-    return tqdm(range(1, updates + 1), desc="games", unit="update")
