@@ -6,10 +6,12 @@ need models or optional packages are loaded on demand.
 
 from typing import TYPE_CHECKING, Any
 
-from magnetar.judges.base import Judge, ScalarJudge, validate_win_prob
+from magnetar.judges.base import Judge
+from magnetar.judges.checks import validate_win_prob
 from magnetar.judges.cycles import cyclic_triple_share
 from magnetar.judges.function import FunctionJudge, ScoreFunctionJudge
 from magnetar.judges.matrix import MatrixJudge
+from magnetar.judges.pointwise import PointwiseJudge, ScalarJudge
 from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec
 from magnetar.judges.wrappers import Symmetrized
 
@@ -26,6 +28,7 @@ __all__ = [
     "MatrixJudge",
     "PairwiseModelJudge",
     "PanelJudge",
+    "PointwiseJudge",
     "RewardModelJudge",
     "ScalarJudge",
     "ScoreFunctionJudge",

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from magnetar.errors import JudgeError
-from magnetar.judges.base import FloatArray
+from magnetar.judges.checks import FloatArray
 
 __all__ = ["ClassifierAnswer", "SequenceClassifier", "check_model_source"]
 

@@ -4,10 +4,13 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from magnetar.errors import JudgeError
-from magnetar.judges.base import FloatArray, Judge, ScalarJudge
+from magnetar.judges.base import Judge
+from magnetar.judges.checks import FloatArray
+from magnetar.judges.pointwise import ScalarJudge
 from magnetar.types import Prompt
 
 __all__ = ["FunctionJudge", "ScoreFunctionJudge", "function_judge", "import_function"]
@@ -19,12 +22,14 @@ SCORE_FORM = "(prompts, responses) -> scores"
 class FunctionJudge(Judge):
     """A function of pairs as a judge: ``function(prompts, first, second)`` returns N values P(first beats second)."""
 
-    def __init__(self, function: Callable[..., object], *, name: str | None = None) -> None:
+    def __init__(self, function: Callable[..., object], *, name: str | None = None, version: str | None = None) -> None:
         """Wrap a function.
 
         Args:
             function: Takes three sequences of length N, returns N numbers in [0, 1].
             name: What reports call the judge; the function's own name when None.
+            version: Part of `identity`: change it when the answers change, for instance because of a file that the
+                function reads. The text of the function's module is part of it anyway.
 
         Raises:
             JudgeError: If the function cannot take those three arguments.
@@ -34,6 +39,10 @@ class FunctionJudge(Judge):
             raise JudgeError(f"{self.name} has the form {SCORE_FORM}; use ScoreFunctionJudge or build_judge for it")
         _check_signature(function, self.name, 3, PAIR_FORM)
         self.function = function
+        self.version = version
+
+    def _identity(self) -> Mapping[str, Any]:
+        return _function_identity(self.function, self.version)
 
     def _pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
         return self.function(list(prompts), list(first), list(second))  # type: ignore[return-value]  # validated above
@@ -42,13 +51,21 @@ class FunctionJudge(Judge):
 class ScoreFunctionJudge(ScalarJudge):
     """A function of single responses as a judge: ``function(prompts, responses)`` returns N scores, higher better."""
 
-    def __init__(self, function: Callable[..., object], *, temperature: float = 1.0, name: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *,
+        temperature: float = 1.0,
+        name: str | None = None,
+        version: str | None = None,
+    ) -> None:
         """Wrap a function.
 
         Args:
             function: Takes two sequences of length N (the second named `responses`), returns N finite numbers.
             temperature: Difference in score that gives odds of e to 1; positive.
             name: What reports call the judge; the function's own name when None.
+            version: As for `FunctionJudge`.
 
         Raises:
             JudgeError: If the function cannot take those arguments, or the temperature is not positive.
@@ -56,14 +73,22 @@ class ScoreFunctionJudge(ScalarJudge):
         self.name = name or f"python:{_function_name(function)}"
         _check_signature(function, self.name, 2, SCORE_FORM)
         self.function = function
+        self.version = version
         self.temperature = check_temperature(temperature)
 
     def _scores(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
         return self.function(list(prompts), list(responses))  # type: ignore[return-value]  # validated above
 
+    def _identity(self) -> Mapping[str, Any]:
+        return {**_function_identity(self.function, self.version), "temperature": self.temperature}
+
 
 def function_judge(
-    function: Callable[..., object], *, temperature: float | None = None, name: str | None = None
+    function: Callable[..., object],
+    *,
+    temperature: float | None = None,
+    name: str | None = None,
+    version: str | None = None,
 ) -> FunctionJudge | ScoreFunctionJudge:
     """Make a judge of a function, by its signature.
 
@@ -74,6 +99,7 @@ def function_judge(
         function: The function.
         temperature: For scores only, positive; 1 when None.
         name: What reports call the judge; the function's own name when None.
+        version: Part of the judge's `identity`, see `FunctionJudge`.
 
     Returns:
         The judge.
@@ -82,8 +108,9 @@ def function_judge(
         JudgeError: If the signature is of neither form, or a temperature is given for a function of pairs.
     """
     if takes_responses(function):
-        return ScoreFunctionJudge(function, temperature=1.0 if temperature is None else temperature, name=name)
-    judge = FunctionJudge(function, name=name)
+        temperature = 1.0 if temperature is None else temperature
+        return ScoreFunctionJudge(function, temperature=temperature, name=name, version=version)
+    judge = FunctionJudge(function, name=name, version=version)
     if temperature is not None:
         raise JudgeError(
             f"temperature = {temperature} has no effect: {judge.name} returns win probabilities, not scores; "
@@ -151,6 +178,20 @@ def _check_signature(function: Callable[..., object], name: str, count: int, for
             f"{name} has the signature {signature}, expected {form} (or, with a parameter named `responses`, "
             f"{SCORE_FORM}): {error}"
         ) from error
+
+
+def _function_identity(function: Callable[..., object], version: str | None) -> dict[str, Any]:
+    """Name and version of a function, and the text of its module, in which its helpers stand too."""
+    try:
+        source = inspect.getsource(inspect.getmodule(function) or function)
+    except (TypeError, OSError) as error:
+        if version is None:
+            raise JudgeError(
+                f"the source of {_function_name(function)} cannot be read ({error}), so that its answers cannot be "
+                "kept; give the judge a version=..."
+            ) from error
+        source = ""
+    return {"function": _function_name(function), "version": version, "source": source}
 
 
 def _function_name(function: Callable[..., object]) -> str:

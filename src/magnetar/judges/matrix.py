@@ -2,14 +2,16 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from magnetar.errors import JudgeError
-from magnetar.judges.base import FloatArray, Groups, Judge, validate_win_prob
+from magnetar.judges.base import Judge
+from magnetar.judges.checks import FloatArray, Groups, validate_win_prob
 from magnetar.types import Prompt
 
 __all__ = ["MatrixJudge", "load_matrix"]
@@ -48,6 +50,9 @@ class MatrixJudge(Judge):
             lambda at: f"first {self.responses[at[0]]!r}, second {self.responses[at[1]]!r}",
             antisymmetric=True,
         )
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {"responses": self.responses, "win_prob": self.win_prob.tolist()}
 
     def _lookup(self, texts: Sequence[str]) -> NDArray[np.int64]:
         try:

@@ -9,7 +9,8 @@ from scipy.special import expit
 
 from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
-from magnetar.judges.base import FloatArray, Judge
+from magnetar.judges.base import Judge
+from magnetar.judges.checks import FloatArray
 from magnetar.judges.classifier import SequenceClassifier
 from magnetar.types import Prompt
 

@@ -5,9 +5,10 @@ from typing import Any
 
 from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
-from magnetar.judges.base import FloatArray, ScalarJudge
+from magnetar.judges.checks import FloatArray
 from magnetar.judges.classifier import SequenceClassifier
 from magnetar.judges.function import check_temperature
+from magnetar.judges.pointwise import ScalarJudge
 from magnetar.judges.prompts import as_messages
 from magnetar.types import Prompt
 

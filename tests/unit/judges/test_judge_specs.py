@@ -11,15 +11,14 @@ import pytest
 
 from magnetar.errors import JudgeError, MissingDependencyError
 from magnetar.judges import (
-    JUDGE_KINDS,
     FunctionJudge,
     MatrixJudge,
     ScoreFunctionJudge,
     Symmetrized,
     build_judge,
     parse_judge_spec,
-    spec,
 )
+from magnetar.judges.kinds import panels
 
 CYCLE = [[0.5, 0.9, 0.2], [0.1, 0.5, 0.8], [0.8, 0.2, 0.5]]
 
@@ -106,10 +105,6 @@ def test_a_spec_and_its_mapping_mean_the_same():
     }
 
 
-def test_every_kind_has_a_builder():
-    assert set(spec._BUILDERS) == set(JUDGE_KINDS)
-
-
 def test_importing_the_judges_loads_no_transformers():
     code = "import sys, magnetar.judges; print('transformers' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -117,7 +112,7 @@ def test_importing_the_judges_loads_no_transformers():
 
 
 def test_a_missing_package_of_the_panel_names_the_extra(monkeypatch):
-    monkeypatch.setattr(spec, "PANEL_PACKAGES", ("numpy", "a_package_that_is_not_there"))
+    monkeypatch.setattr(panels, "PANEL_PACKAGES", ("numpy", "a_package_that_is_not_there"))
     with pytest.raises(
         MissingDependencyError, match=r'needs a_package_that_is_not_there.*pip install "magnetar\[panel\]"'
     ):

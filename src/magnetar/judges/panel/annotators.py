@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from magnetar.judges.base import FloatArray
+from magnetar.judges.checks import FloatArray
 from magnetar.judges.panel.features import Features
 
 __all__ = ["ANNOTATORS", "defects"]

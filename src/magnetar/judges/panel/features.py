@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from magnetar.errors import MissingDependencyError
-from magnetar.judges.base import FloatArray
+from magnetar.judges.checks import FloatArray
 from magnetar.judges.panel.exemplars import CAREFUL, HARMLESS_REQUESTS, HELPFUL, RISKY_REQUESTS
 
 try:

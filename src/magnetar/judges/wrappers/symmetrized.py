@@ -1,10 +1,12 @@
-"""Judges around judges."""
+"""A judge asked in both orders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from magnetar.judges.base import FloatArray, Judge
+from magnetar.judges.base import Judge
+from magnetar.judges.checks import FloatArray
 from magnetar.types import Prompt
 
 __all__ = ["Symmetrized"]
@@ -26,6 +28,14 @@ class Symmetrized(Judge):
         """
         self.judge = judge
         self.name = judge.name
+
+    @property
+    def may_abstain(self) -> bool:  # type: ignore[override]
+        """Whether the inner judge may; a pair needs both of its orders."""
+        return self.judge.may_abstain
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {"inner": self.judge.identity()}
 
     def _pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
         # One call, so that a model can batch both orders.
