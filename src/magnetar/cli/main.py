@@ -12,10 +12,13 @@ COMMANDS = {
     "demo": ("magnetar.cli.demo", "align the embedded model on the embedded prompts, start to finish"),
     "train": ("magnetar.cli.train", "align a language model by self-play"),
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
+    "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
+    "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
+    "agreement": ("magnetar.cli.agreement", "how far two judges, or a judge and labels, agree"),
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
-WITH_MODELS = ("demo", "train", "eval")
+WITH_MODELS = ("demo", "train", "eval", "preference", "judge", "agreement")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""Judges and methods in other libraries, and theirs here."""
