@@ -47,8 +47,10 @@ class RolloutBatch:
         magnet_logp_BGT: The same under the magnet; None when the method has no magnet term.
         mask_BGT: True at response tokens, the end-of-sequence token included; False at padding.
         win_prob_BGH: P(response g beats opponent h), in [0, 1].
-        opponent_weight_BGH: Weight of opponent h for response g; each row sums to one.
-        response_weight_BG: Weight of each response in expectations; sums to one over G.
+        opponent_weight_BGH: Weight of opponent h for response g; each row sums to one. Zero where the judge left the
+            pair unanswered.
+        response_weight_BG: Weight of each response in expectations; sums to one over G, or to zero for a group of which
+            the judge answered nothing.
         magnet_kl_BGT: Exact KL(current‖magnet) of the next-token distributions at each visited state, nats,
             differentiable; None when it is to be estimated from samples.
         behavior_kl_BGT: Exact KL(current‖behavior) likewise.

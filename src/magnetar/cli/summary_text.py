@@ -35,6 +35,8 @@ def _table(summary: MatchupSummary) -> str:
     title = f"{summary.policy.name} against {summary.opponent.name}, judge {summary.judge}"
     rule = "-" * max(map(len, lines))
     note = "tokens and cut off: policy / opponent"
+    if summary.masked:
+        note += f"\n{summary.masked} of {summary.masked + summary.comparisons} pairs got no answer and are left out"
     return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, note])
 
 
@@ -59,10 +61,14 @@ def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
+def _outcome(win_prob: float | None) -> str:
+    return "not judged" if win_prob is None else f"wins with {win_prob:.0%}"
+
+
 def _sample(sample: dict[str, Any]) -> str:
     category = f" [{sample['category']}]" if sample["category"] is not None else ""
     return (
         f"\nprompt{category}: {prompt_text(sample['prompt'])}\n"
         f"opponent: {sample['opponent'].strip() or '(empty)'}\n"
-        f"policy, wins with {sample['win_prob']:.0%}: {sample['policy'].strip() or '(empty)'}"
+        f"policy, {_outcome(sample['win_prob'])}: {sample['policy'].strip() or '(empty)'}"
     )

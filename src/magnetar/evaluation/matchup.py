@@ -63,7 +63,8 @@ class Matchup:
         categories: One label per prompt; None when the dataset has no categories.
         policy: The evaluated player's responses, G per prompt.
         opponent: The other player's responses, H per prompt.
-        win_prob_BGH: P(policy's response g beats opponent's response h), in [0, 1].
+        win_prob_BGH: P(policy's response g beats opponent's response h), in [0, 1]; NaN where the judge left a pair
+            unanswered.
         judge: Specification of the judge that was asked.
         policy_name: What the policy is called in tables.
         opponent_name: What the opponent is called in tables.
@@ -92,7 +93,7 @@ class Matchup:
                 f"judge {self.judge!r} gave win probabilities of shape {self.win_prob_BGH.shape}, expected {expected}: "
                 "prompts, policy's responses, opponent's responses"
             )
-        inside = (self.win_prob_BGH >= 0.0) & (self.win_prob_BGH <= 1.0)
+        inside = ((self.win_prob_BGH >= 0.0) & (self.win_prob_BGH <= 1.0)) | np.isnan(self.win_prob_BGH)
         if not inside.all():
             wrong = self.win_prob_BGH[~inside]
             raise JudgeError(
@@ -102,8 +103,11 @@ class Matchup:
 
     @property
     def win_prob_B(self) -> NDArray[np.float64]:
-        """Mean win probability of each prompt."""
-        return self.win_prob_BGH.mean(axis=(1, 2))
+        """Mean win probability of each prompt over its answered pairs; NaN for a prompt without any."""
+        answered = ~np.isnan(self.win_prob_BGH)
+        total = np.where(answered, self.win_prob_BGH, 0.0).sum(axis=(1, 2))
+        count = answered.sum(axis=(1, 2))
+        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
     def select(self, rows: Sequence[int]) -> "Matchup":
         """The match-up on some of the prompts, in the given order."""
@@ -139,7 +143,7 @@ def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[
 
     Returns:
         Objects with ``prompt``, ``category`` (may be None), ``policy``, ``opponent`` and ``win_prob``, the probability
-        that the shown response of the policy beats the shown one of the opponent.
+        that the shown response of the policy beats the shown one of the opponent (None where the judge gave no answer).
     """
     order = np.random.default_rng(seed).permutation(len(matchup.prompts)).tolist()
     labels = matchup.categories or [""] * len(order)
@@ -155,7 +159,7 @@ def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[
             "category": matchup.categories[row] if matchup.categories else None,
             "policy": matchup.policy.texts[row][0],
             "opponent": matchup.opponent.texts[row][0],
-            "win_prob": float(matchup.win_prob_BGH[row, 0, 0]),
+            "win_prob": None if np.isnan(value := matchup.win_prob_BGH[row, 0, 0]) else float(value),
         }
         for _, row in turns[: max(count, 0)]
     ]

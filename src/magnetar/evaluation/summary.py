@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from magnetar.errors import DataError
+from magnetar.errors import DataError, JudgeError
 from magnetar.evaluation.degeneracy import Degeneracy, degeneracy
 from magnetar.evaluation.intervals import Estimate, estimate_mean
 from magnetar.evaluation.matchup import Matchup, Responses
@@ -41,7 +41,7 @@ class CategorySummary:
     """The match-up on the prompts of one category.
 
     Attributes:
-        prompts: Number of prompts.
+        prompts: Number of prompts of which the judge answered a pair.
         win_rate: Mean over prompts of the mean win probability, with interval. The intervals of several categories
             are not adjusted for looking at several.
         wins: Share of comparisons with win probability above one half.
@@ -67,6 +67,7 @@ class MatchupSummary(CategorySummary):
     Attributes:
         judge: Specification of the judge.
         comparisons: Number of judged pairs.
+        masked: Number of pairs that the judge left unanswered; no figure counts them.
         bootstrap: Number of resamples behind the intervals.
         seed: Seed of the resampling.
         categories: Figures by category, in alphabetical order; empty without categories.
@@ -74,6 +75,7 @@ class MatchupSummary(CategorySummary):
 
     judge: str
     comparisons: int
+    masked: int
     bootstrap: int
     seed: int
     categories: dict[str, CategorySummary]
@@ -94,6 +96,7 @@ class MatchupSummary(CategorySummary):
                 **_category_fields(values),
                 judge=values["judge"],
                 comparisons=values["comparisons"],
+                masked=values.get("masked", 0),  # files written before judges could leave a pair unanswered
                 bootstrap=values["bootstrap"],
                 seed=values["seed"],
                 categories={name: CategorySummary(**_category_fields(v)) for name, v in values["categories"].items()},
@@ -118,32 +121,43 @@ def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95,
         seed: Seed of the resampling.
 
     Returns:
-        Overall figures and those of each category.
+        Overall figures and those of each category in which the judge answered anything.
 
     Raises:
         ConfigError: If ``bootstrap`` or ``confidence`` is out of range.
+        JudgeError: If the judge answered no pair at all.
     """
+    masked = int(np.isnan(matchup.win_prob_BGH).sum())
+    if masked == matchup.win_prob_BGH.size:
+        raise JudgeError(
+            f"judge {matchup.judge!r} answered none of {masked} pairs, so there is no win rate; look at its answers "
+            "with `magnetar judge`"
+        )
 
     def fields(part: Matchup) -> dict[str, Any]:
-        rate = estimate_mean(part.win_prob_B, bootstrap=bootstrap, confidence=confidence, seed=seed)
-        ties = np.abs(part.win_prob_BGH - 0.5) <= _TIE
+        by_prompt = part.win_prob_B[~np.isnan(part.win_prob_B)]
+        rate = estimate_mean(by_prompt, bootstrap=bootstrap, confidence=confidence, seed=seed)
+        win_prob = part.win_prob_BGH[~np.isnan(part.win_prob_BGH)]
+        ties = np.abs(win_prob - 0.5) <= _TIE
         return {
-            "prompts": len(part.prompts),
+            "prompts": len(by_prompt),
             "win_rate": rate,
-            "wins": float(((part.win_prob_BGH > 0.5) & ~ties).mean()),
+            "wins": float(((win_prob > 0.5) & ~ties).mean()),
             "ties": float(ties.mean()),
-            "losses": float(((part.win_prob_BGH < 0.5) & ~ties).mean()),
+            "losses": float(((win_prob < 0.5) & ~ties).mean()),
             "policy": _side(part.policy_name, part.policy),
             "opponent": _side(part.opponent_name, part.opponent),
         }
 
+    answered = {name: part for name, part in matchup.by_category().items() if not np.isnan(part.win_prob_B).all()}
     return MatchupSummary(
         **fields(matchup),
         judge=matchup.judge,
-        comparisons=int(matchup.win_prob_BGH.size),
+        comparisons=int(matchup.win_prob_BGH.size) - masked,
+        masked=masked,
         bootstrap=bootstrap,
         seed=seed,
-        categories={name: CategorySummary(**fields(part)) for name, part in matchup.by_category().items()},
+        categories={name: CategorySummary(**fields(part)) for name, part in answered.items()},
     )
 
 

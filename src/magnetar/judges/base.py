@@ -36,8 +36,8 @@ class Judge(ABC):
 
     Attributes:
         name: What reports call the judge, for instance "panel" or "reward:MODEL".
-        may_abstain: Whether a pair may be left unanswered: its win probability is then NaN, `stats` counts it as
-            `masked`, and whoever uses the answers leaves the pair out. A judge never guesses.
+        may_abstain: Whether a pair may be left unanswered: its win probability is then NaN, counted here as `masked`,
+            and whoever uses the answers leaves the pair out. A judge never guesses.
     """
 
     name: str = "judge"
@@ -61,7 +61,9 @@ class Judge(ABC):
         if not len(prompts):
             return np.zeros(0)
         self._count("comparisons", len(prompts))
-        return self._validated(self._pair_win_prob(prompts, first, second), prompts, first, second)
+        answer = self._validated(self._pair_win_prob(prompts, first, second), prompts, first, second)
+        self._count_masked(answer)
+        return answer
 
     def iter_pair_win_prob(
         self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
@@ -91,6 +93,7 @@ class Judge(ABC):
             part = [[values[at] for at in index] for values in (prompts, first, second)]
             checked = self._validated(answer, *part)
             mark_answered(answered, index, self.name)
+            self._count_masked(checked)
             yield np.asarray(index, dtype=np.intp), checked
         if not answered.all():
             raise JudgeError(f"judge {self.name!r} answered {int(answered.sum())} of {len(answered)} pairs")
@@ -114,7 +117,7 @@ class Judge(ABC):
             return np.zeros((len(prompts), 0, 0))
         self._count("comparisons", len(prompts) * size * (size - 1) // 2)
         answer = self._group_win_prob(prompts, responses)
-        return validate_win_prob(
+        checked = validate_win_prob(
             answer,
             (len(prompts), size, size),
             self.name,
@@ -122,6 +125,8 @@ class Judge(ABC):
             antisymmetric=True,
             masked=self.may_abstain,
         )
+        self._count_masked(checked[:, *np.triu_indices(size, k=1)])
+        return checked
 
     def cross_win_prob(self, prompts: Sequence[Prompt], responses: Groups, opponents: Groups) -> FloatArray:
         """Compare each response with each opponent's response to the same prompt.
@@ -145,13 +150,15 @@ class Judge(ABC):
             return np.zeros(shape)
         self._count("comparisons", len(prompts) * size * against)
         answer = self._cross_win_prob(prompts, responses, opponents)
-        return validate_win_prob(
+        checked = validate_win_prob(
             answer,
             shape,
             self.name,
             lambda at: describe_pair(prompts[at[0]], responses[at[0]][at[1]], opponents[at[0]][at[2]]),
             masked=self.may_abstain,
         )
+        self._count_masked(checked)
+        return checked
 
     def stats(self) -> dict[str, float]:
         """Return the counters since the last call, such as `comparisons`, and set them back to zero."""
@@ -235,6 +242,10 @@ class Judge(ABC):
             lambda at: describe_pair(prompts[at[0]], first[at[0]], second[at[0]]),
             masked=self.may_abstain,
         )
+
+    def _count_masked(self, answer: FloatArray) -> None:
+        if self.may_abstain:
+            self._count("masked", float(np.isnan(answer).sum()))
 
     def _count(self, counter: str, amount: float) -> None:
         """Add to a counter that the next call of `stats` returns."""

@@ -12,13 +12,14 @@ def cyclic_triple_share(win_prob: ArrayLike) -> float:
     r"""Share of response triples with a strict majority cycle.
 
     A triple is cyclic when each of its three responses beats one of the others with probability above 1/2 and loses
-    to the other. With W the matrix of strict wins, the cyclic triples number ``trace(W³) / 3``.
+    to the other. With W the matrix of strict wins, the cyclic triples number ``trace(W³) / 3``. A triple with a pair
+    that the judge left unanswered does not count at all.
 
     Args:
-        win_prob: Shape (..., G, G), in [0, 1], ``P + Pᵀ = 1``.
+        win_prob: Shape (..., G, G), in [0, 1], ``P + Pᵀ = 1``, or NaN for a pair without an answer.
 
     Returns:
-        A share in [0, 1]; 0 when there is no triple at all.
+        A share in [0, 1]; NaN when there is no triple at all.
 
     Raises:
         JudgeError: If the last two axes differ in length.
@@ -26,10 +27,11 @@ def cyclic_triple_share(win_prob: ArrayLike) -> float:
     matrices = np.asarray(win_prob, dtype=np.float64)
     if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2]:
         raise JudgeError(f"win_prob has shape {matrices.shape}, expected (..., G, G)")
-    size = matrices.shape[-1]
-    triples = int(np.prod(matrices.shape[:-2], dtype=np.int64)) * (size * (size - 1) * (size - 2) // 6)
-    if triples == 0:
-        return 0.0
+    # The same sum over closed walks counts the answered triples, each in both directions from each of its ends.
+    answered = (~np.isnan(matrices) & ~np.eye(matrices.shape[-1], dtype=bool)).astype(np.float64)
+    triples = float(((answered @ answered) * answered.swapaxes(-1, -2)).sum()) / 6.0
+    if triples == 0.0:
+        return float("nan")
     wins = (matrices > 0.5).astype(np.float64)
     closed_walks = float(((wins @ wins) * wins.swapaxes(-1, -2)).sum())
     return closed_walks / 3.0 / triples

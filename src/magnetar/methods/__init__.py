@@ -28,7 +28,7 @@ from magnetar.methods.objectives import (
     RewardTransformedPolicyGradient,
     SampledObjective,
 )
-from magnetar.methods.opponents import Opponent, group_opponent_weights
+from magnetar.methods.opponents import Opponent, group_opponent_weights, leave_out_unanswered
 from magnetar.methods.zoo import (
     METHODS,
     adagrad_norm,
@@ -90,6 +90,7 @@ __all__ = [
     "hamiltonian",
     "inpo",
     "iterative_dpo",
+    "leave_out_unanswered",
     "mirror_descent",
     "mmd",
     "mpo",

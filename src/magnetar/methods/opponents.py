@@ -8,7 +8,7 @@ from torch import Tensor
 
 from magnetar.errors import ConfigError, unknown_name
 
-__all__ = ["OPPONENT_ROLES", "Opponent", "group_opponent_weights"]
+__all__ = ["OPPONENT_ROLES", "Opponent", "group_opponent_weights", "leave_out_unanswered"]
 
 OpponentRole = Literal["current", "magnet", "reference", "mixture"]
 OPPONENT_ROLES: tuple[OpponentRole, ...] = ("current", "magnet", "reference", "mixture")
@@ -72,3 +72,36 @@ def group_opponent_weights(response_weight_BG: Tensor | None, shape: tuple[int, 
         raise ConfigError(f"group of {g} response: self-play compares the responses of a group, so it needs at least 2")
     others = 1.0 - torch.eye(g, dtype=torch.float64)
     return (others / (g - 1)).expand(b, g, g)
+
+
+def leave_out_unanswered(
+    win_prob_BGH: Tensor, opponent_weight_BGH: Tensor, response_weight_BG: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the pairs that the judge left unanswered no weight, so that no answer is made up for them.
+
+    An opponent without an answer leaves the payoff of a response, whose other opponents share its weight; a response
+    without any answer leaves its group, whose other responses share its weight; a group without any answer has no
+    weight at all.
+
+    Args:
+        win_prob_BGH: P(response g beats opponent h), NaN where there is no answer.
+        opponent_weight_BGH: Rows sum to one.
+        response_weight_BG: Rows sum to one.
+
+    Returns:
+        The win probabilities without NaN (1/2 where the weight is now zero), and both weights, rows summing to one;
+        the response weights of a group without any answer are all zero.
+    """
+    answered = ~win_prob_BGH.isnan()
+    if bool(answered.all()):
+        return win_prob_BGH, opponent_weight_BGH, response_weight_BG
+    weight_BGH = torch.where(answered, opponent_weight_BGH, 0.0)
+    total_BG1 = weight_BGH.sum(-1, keepdim=True)
+    # A response without an answer keeps its row, so that rows sum to one; its own weight becomes zero.
+    opponents = torch.where(
+        total_BG1 > 0, weight_BGH / total_BG1.clamp(min=torch.finfo(weight_BGH.dtype).tiny), opponent_weight_BGH
+    )
+    responses = torch.where(total_BG1.squeeze(-1) > 0, response_weight_BG, 0.0)
+    total_B1 = responses.sum(-1, keepdim=True)
+    responses = torch.where(total_B1 > 0, responses / total_B1.clamp(min=torch.finfo(responses.dtype).tiny), 0.0)
+    return torch.where(answered, win_prob_BGH, 0.5), opponents, responses

@@ -84,7 +84,8 @@ def write_matchup_report(
         .get_template("matchup.html.j2")
         .render(
             title=f"{summary.policy.name} against {summary.opponent.name}",
-            facts={"Judge": summary.judge, "Prompts": summary.prompts, "Comparisons": summary.comparisons},
+            facts={"Judge": summary.judge, "Prompts": summary.prompts, "Comparisons": summary.comparisons}
+            | ({"Without an answer": summary.masked} if summary.masked else {}),
             summary=summary,
             verdict=verdict(summary),
             suspicions=suspicions(summary),
@@ -201,7 +202,7 @@ def _pairs(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "category": sample.get("category"),
                 "policy": str(sample["policy"]),
                 "opponent": str(sample["opponent"]),
-                "win_prob": float(sample["win_prob"]),
+                "win_prob": None if sample["win_prob"] is None else float(sample["win_prob"]),
             }
             for sample in samples
         ]
@@ -237,7 +238,7 @@ def _mean_win_prob(win_prob: Any, count: int) -> list[float | None]:
     if win_prob is None:
         return [None] * count
     if not isinstance(win_prob[0], list):
-        return [float(value) for value in win_prob]
+        return [None if value is None else float(value) for value in win_prob]
     own_group = len(win_prob) == len(win_prob[0]) > 1 and all(row[i] == 0.5 for i, row in enumerate(win_prob))
     return [
         math.fsum(value for j, value in enumerate(row) if not (own_group and i == j)) / (len(row) - own_group)

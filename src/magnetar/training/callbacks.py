@@ -134,7 +134,10 @@ class RunFilesCallback(TrainerCallback):
                 "update": -(-state.global_step // self._trainer.plan.inner_epochs),
                 "prompt": experience.prompts[b],
                 "responses": experience.texts[b],
-                "win_prob": [round(float(q), 4) for q in payoff_BG[b]],
+                "win_prob": [
+                    round(float(q), 4) if w > 0 else None  # the judge answered nothing about this response
+                    for q, w in zip(payoff_BG[b], experience.response_weight_BG[b], strict=True)
+                ],
             }
             _append(self._folder(args) / "samples.jsonl", sample)
             if self._trainer.settings.print_samples:
@@ -234,4 +237,4 @@ def _keep_lines_until(path: Path, step: int) -> None:
 def _print_sample(sample: dict[str, Any]) -> None:
     tqdm.write(f"--- step {sample['step']}: {prompt_text(sample['prompt'])}")
     for response, win_prob in zip(sample["responses"], sample["win_prob"], strict=True):
-        tqdm.write(f"    {win_prob:.2f}  {response.strip()}")
+        tqdm.write(f"    {'   –' if win_prob is None else f'{win_prob:.2f}'}  {response.strip()}")

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from magnetar.errors import JudgeError
 from magnetar.judges import Judge, cyclic_triple_share
-from magnetar.methods import Method, group_opponent_weights
+from magnetar.methods import Method, group_opponent_weights, leave_out_unanswered
 from magnetar.modeling.logprobs import TokenLogProbs, response_logprobs, split_micro_batches
 from magnetar.modeling.roles import Roles
 from magnetar.rollout import RolloutEngine, Rollouts
@@ -82,9 +82,10 @@ class Experience:
         texts: Decoded responses.
         truncated_BG: Whether a response hit the length limit.
         win_prob_BGH: P(response g beats opponent h).
-        opponent_weight_BGH: Weights of the opponents; rows sum to one.
-        response_weight_BG: Weights of the responses; rows sum to one.
-        cyclic_triples: Share of response triples with a cyclic majority; NaN when the opponents are another role.
+        opponent_weight_BGH: Weights of the opponents; rows sum to one; zero for a pair that the judge left unanswered.
+        response_weight_BG: Weights of the responses; rows sum to one, or to zero where nothing was answered.
+        cyclic_triples: Share of response triples with a cyclic majority; NaN when there is none to look at, or the
+            opponents are another role.
         behavior_logp_BGT: Under the sampling policy; None when it is the policy of the only optimiser step.
         magnet_logp_BGT: Under the magnet; None when not needed or when the magnet is the sampling policy.
         reference_logp_BGT: Under the reference; None when it is the sampling policy.
@@ -205,6 +206,12 @@ class Collector:
             h = win_prob_BGH.shape[-1]
             weight_BH = opponents.weight_BG if opponents.weight_BG is not None else np.full((b, h), 1.0 / h)
             opponent_weight = torch.as_tensor(weight_BH, dtype=torch.float64)[:, None, :].expand(b, g, h)
+        cyclic = float(cyclic_triple_share(win_prob_BGH)) if opponents is None and g >= 3 else float("nan")
+        win_prob, opponent_weight, response_weight = leave_out_unanswered(
+            torch.as_tensor(win_prob_BGH, dtype=torch.float64),
+            opponent_weight,
+            exact if exact is not None else torch.full((b, g), 1.0 / g, dtype=torch.float64),
+        )
         return Experience(
             positions=positions,
             prompts=prompts,
@@ -212,10 +219,10 @@ class Collector:
             response_ids=rollouts.response_ids,
             texts=rollouts.texts,
             truncated_BG=torch.as_tensor(rollouts.truncated_BG),
-            win_prob_BGH=torch.as_tensor(win_prob_BGH, dtype=torch.float64),
+            win_prob_BGH=win_prob,
             opponent_weight_BGH=opponent_weight,
-            response_weight_BG=exact if exact is not None else torch.full((b, g), 1.0 / g, dtype=torch.float64),
-            cyclic_triples=float(cyclic_triple_share(win_prob_BGH)) if opponents is None and g >= 3 else float("nan"),
+            response_weight_BG=response_weight,
+            cyclic_triples=cyclic,
             behavior_logp_BGT=behavior_logp,
             magnet_logp_BGT=magnet_logp,
             reference_logp_BGT=reference_logp,
@@ -244,6 +251,11 @@ class Collector:
                 f"judge {self.judge.name!r} answered with shape {win_prob.shape}, expected {expected} "
                 "(prompts, responses, opponents); return one win probability per pair"
             )
+        if win_prob.size and not _compared(win_prob, opponents is None).any():
+            raise JudgeError(
+                f"judge {self.judge.name!r} answered none of the pairs of {len(prompts)} prompts, so there is nothing "
+                "to learn from; look at its answers with `magnetar judge`"
+            )
         return win_prob
 
     def _role_logp(self, role: Role, rollouts: Rollouts) -> Tensor:
@@ -264,6 +276,13 @@ class Collector:
                 result[part] = logp
         assert result is not None
         return result
+
+
+def _compared(win_prob_BGH: np.ndarray, self_play: bool) -> np.ndarray:
+    """The win probabilities of pairs that were answered; a response is not compared with itself."""
+    if self_play:
+        win_prob_BGH = win_prob_BGH[:, ~np.eye(win_prob_BGH.shape[-1], dtype=bool)]
+    return ~np.isnan(win_prob_BGH)
 
 
 def _seed(run_seed: int, position: int, stream: int) -> int:

@@ -297,7 +297,7 @@ class NashTrainer(ResumableTrainer):
         output = self.method.sampled_objective(batch)
         weight_BG = batch.response_weight_BG
         loss = (weight_BG * output.loss_BG).sum(-1).mean()
-        prompts = float(len(part))
+        prompts = float(weight_BG.sum())  # those of which the judge answered something
         for name, value_BG in output.metrics.items():
             if name != "payoff":
                 self._metrics.add(name, float((weight_BG * value_BG).sum()), prompts)
@@ -376,7 +376,7 @@ class NashTrainer(ResumableTrainer):
         mean_B = (weight_BG * payoff_BG).sum(-1)
         spread_B = (weight_BG * (payoff_BG - mean_B[:, None]) ** 2).sum(-1).sqrt()
         lengths_BG = torch.tensor([[len(r) for r in group] for group in experience.response_ids], dtype=torch.float64)
-        prompts = float(len(experience.prompts))
+        prompts = float(weight_BG.sum())  # those of which the judge answered something
         values = {
             "payoff_mean": mean_B,
             "payoff_std": spread_B,

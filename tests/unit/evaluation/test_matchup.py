@@ -110,7 +110,7 @@ def test_from_dict_refuses_what_is_no_summary(broken: dict[str, Any]) -> None:
         MatchupSummary.from_dict(broken)
 
 
-@pytest.mark.parametrize("value", [1.2, -0.1, float("nan")])
+@pytest.mark.parametrize("value", [1.2, -0.1, float("inf")])
 def test_answers_that_are_no_probabilities_are_refused(value: float) -> None:
     wrong = np.full((12, 2, 3), 0.5)
     wrong[3, 1, 2] = value
@@ -162,3 +162,22 @@ def test_distinct_n_by_hand() -> None:
     assert distinct_n(texts, 3) == pytest.approx(1.0)  # aba bab | abc
     assert distinct_n([""], 1) is None
     assert looping_share("a b c a b c") == pytest.approx(1 / 4)  # abc bca cab abc
+
+
+def test_unanswered_pairs_are_left_out_and_counted() -> None:
+    hidden = np.random.default_rng(5).random((12, 2, 3)) < 0.4
+    hidden[4] = True  # a prompt without any answer
+    match = matchup()
+    masked = matchup(win_prob_BGH=np.where(hidden, np.nan, match.win_prob_BGH))
+    summary = summarize(masked, bootstrap=200)
+    means = [
+        np.mean([p for p, h in zip(match.win_prob_BGH[i].ravel(), hidden[i].ravel(), strict=True) if not h])
+        for i in range(12)
+        if i != 4
+    ]
+    assert summary.win_rate.value == pytest.approx(np.mean(means))
+    assert (summary.prompts, summary.comparisons, summary.masked) == (11, int((~hidden).sum()), int(hidden.sum()))
+    assert summary.wins + summary.ties + summary.losses == pytest.approx(1.0)
+    assert MatchupSummary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
+    with pytest.raises(JudgeError, match="answered none of 72 pairs"):
+        summarize(matchup(win_prob_BGH=np.full((12, 2, 3), np.nan)))

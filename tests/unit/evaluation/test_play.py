@@ -167,4 +167,5 @@ def test_no_prompts_and_wrong_judges_are_refused(tmp_path: Path, judge: Judge) -
             return np.full(len(first), 1.5)
 
     with pytest.raises(JudgeError, match=r"1\.5"):
-        play(player, player, PROMPTS, None, OutOfRange(), request=GenerationRequest(SAMPLING))
+        other = FilePlayer(answers_file(tmp_path / "b.jsonl", {p: ["y"] for p in PROMPTS}))
+        play(player, other, PROMPTS, None, OutOfRange(), request=GenerationRequest(SAMPLING))

@@ -72,7 +72,10 @@ class PairwiseRegression(SampledObjective):
                 raise ValueError("magnet_logp_BGT is None, expected the magnet's log-probabilities: magnet_weight > 0")
             h_BG = h_BG - self.magnet_weight * masked_sum(batch.magnet_logp_BGT, batch.mask_BGT)
         squared_BGG = (h_BG[..., :, None] - h_BG[..., None, :] - self.scale * self._target_BGG(batch).to(h_BG)) ** 2
-        loss_BG = (squared_BGG * batch.response_weight_BG[..., None, :]).sum(-1)
+        weight_BGG = batch.response_weight_BG[..., None, :]
+        if self.target == "pair":
+            weight_BGG = weight_BGG * (batch.opponent_weight_BGH > 0)  # a pair without an answer is no target
+        loss_BG = (squared_BGG * weight_BGG).sum(-1)
         return ObjectiveOutput(loss_BG, {"payoff": batch.payoff_BG.detach(), "residual": loss_BG.detach().sqrt()})
 
     def _target_BGG(self, batch: RolloutBatch) -> Tensor:
