@@ -1,13 +1,17 @@
-"""Prompts in TRL's column formats, from a file, a folder, the Hub or the set embedded for demonstrations."""
+"""Prompts and preference pairs in TRL's column formats: from a file, a folder, the Hub or embedded for trying out."""
 
 from magnetar.data.demo import demo_prompts
+from magnetar.data.preferences import load_preferences, read_preferences, split_preferences
 from magnetar.data.prompts import limit_prompt_length, load_prompts, prompt_text, render_prompts, split_rounds
 
 __all__ = [
     "demo_prompts",
     "limit_prompt_length",
+    "load_preferences",
     "load_prompts",
     "prompt_text",
+    "read_preferences",
     "render_prompts",
+    "split_preferences",
     "split_rounds",
 ]

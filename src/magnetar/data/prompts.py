@@ -55,17 +55,17 @@ def load_prompts(
     if len(raw) == 0:
         raise DataError(f"{name} has no rows, expected at least one prompt; check the file or the split")
     values = _prompt_values(raw, prompt_column, name)
-    prompts = [_checked_prompt(value, row, name) for row, value in enumerate(values)]
+    prompts = [checked_prompt(value, row, name) for row, value in enumerate(values)]
     kind = type(prompts[0])
     for row, prompt in enumerate(prompts):
         if type(prompt) is not kind:
             raise DataError(
-                f"{name}, row {row}: the prompt is {_form(prompt)}, but row 0 is {_form(prompts[0])}; "
+                f"{name}, row {row}: the prompt is {prompt_form(prompt)}, but row 0 is {prompt_form(prompts[0])}; "
                 "use one form for the whole dataset"
             )
     columns: dict[str, list[Any]] = {"prompt": prompts}
     if "category" in raw.column_names:
-        columns["category"] = _categories(raw, name)
+        columns["category"] = prompt_categories(raw, name)
     if deduplicate:
         # dict keeps the first row of each key: setdefault never replaces it.
         first: dict[str, int] = {}
@@ -217,7 +217,7 @@ def _prompt_of_pair(row: Any, index: int, name: str) -> Any:
     return cast(dict[str, Any], maybe_extract_prompt(row))["prompt"]
 
 
-def _checked_prompt(value: Any, row: int, name: str) -> Prompt:
+def checked_prompt(value: Any, row: int, name: str) -> Prompt:
     """Check that a prompt can be answered; keep only the role and the content of each turn."""
     where = f"{name}, row {row}"
     if isinstance(value, str):
@@ -250,7 +250,7 @@ def _checked_prompt(value: Any, row: int, name: str) -> Prompt:
     return turns
 
 
-def _categories(raw: Dataset, name: str) -> list[str]:
+def prompt_categories(raw: Dataset, name: str) -> list[str]:
     """The category column as text."""
     feature = raw.features["category"]
     categories = []
@@ -263,7 +263,7 @@ def _categories(raw: Dataset, name: str) -> list[str]:
     return categories
 
 
-def _form(prompt: Prompt) -> str:
+def prompt_form(prompt: Prompt) -> str:
     """Say which of TRL's two forms a prompt has."""
     return "text" if isinstance(prompt, str) else "a list of chat turns"
 

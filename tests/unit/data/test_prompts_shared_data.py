@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset
 
 from magnetar.data.demo import demo_prompts
+from magnetar.data.preferences import read_preferences, split_preferences
 from magnetar.data.prompts import load_prompts
 
 SHARED = Path(os.environ.get("MAGNETAR_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
@@ -50,3 +51,22 @@ def test_demo_prompts_are_not_copied_from_the_real_data() -> None:
     assert len(embedded) == 150
     for name in ("safety_prompts.jsonl.gz", "hh_harmless_pairs.jsonl.gz", "alpaca_eval_gpt4_pairs.jsonl.gz"):
         assert not embedded & {turns[-1]["content"] for turns in load_prompts(shared(name))["prompt"]}
+
+
+def test_hh_harmless_pairs_are_preferences_with_one_turn_each() -> None:
+    found, dropped = read_preferences(shared("hh_harmless_pairs.jsonl.gz"))
+    assert (len(found), dropped.equal, dropped.empty) == (1999, 0, 0)
+    assert set(found["win_prob"]) == {1.0}
+
+
+def test_alpaca_eval_pairs_are_soft_preferences_whose_prompts_stay_together() -> None:
+    found, dropped = read_preferences(shared("alpaca_eval_gpt4_pairs.jsonl.gz"))
+    with gzip.open(shared("alpaca_eval_gpt4_pairs.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        raw = [json.loads(line) for line in lines]
+    different = [row for row in raw if row["response_1"] != row["response_2"]]
+    assert len(found) == len(different) == len(raw) - dropped.equal
+    assert found["win_prob"][:] == [row["win_prob_1"] for row in different]
+    train, held_out = split_preferences(found, 0.1, 0)
+    prompts = [{json.dumps(prompt) for prompt in part["prompt"]} for part in (train, held_out)]
+    assert not prompts[0] & prompts[1]
+    assert len(train) + len(held_out) == len(found)
