@@ -240,12 +240,17 @@ class Collector:
             return self.engine.generate(model, prompt_ids, count, seeds)
 
     def _judge(self, prompts: list[Prompt], rollouts: Rollouts, opponents: Rollouts | None) -> np.ndarray:
-        if opponents is None:
-            win_prob = self.judge.group_win_prob(prompts, rollouts.texts)
-            expected = (len(prompts), len(rollouts.texts[0]), len(rollouts.texts[0]))
-        else:
-            win_prob = self.judge.cross_win_prob(prompts, rollouts.texts, opponents.texts)
-            expected = (len(prompts), len(rollouts.texts[0]), len(opponents.texts[0]))
+        against = rollouts if opponents is None else opponents
+        expected = (len(prompts), len(rollouts.texts[0]), len(against.texts[0]))
+        try:
+            if opponents is None:
+                win_prob = self.judge.group_win_prob(prompts, rollouts.texts)
+            else:
+                win_prob = self.judge.cross_win_prob(prompts, rollouts.texts, opponents.texts)
+        except JudgeError:
+            raise
+        except Exception as error:  # a user's function may fail in any way, and the run must still be saved
+            raise JudgeError(f"judge {self.judge.name!r} failed: {type(error).__name__}: {error}") from error
         if win_prob.shape != expected:
             raise JudgeError(
                 f"judge {self.judge.name!r} answered with shape {win_prob.shape}, expected {expected} "

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import safetensors
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from magnetar.errors import CheckpointError, ConfigError, NonFiniteLossError
+from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError
 from magnetar.modeling.roles import Roles
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
@@ -71,25 +72,42 @@ class ResumableTrainer(Trainer):
 
     def _stop_not_finite(self, what: str, bad_step: int) -> None:
         """Save the last good weights, if this process still has them, and say where the trouble began."""
-        step = self.state.global_step
-        run_dir = Path(cast(str, self.args.output_dir))
-        cast(Any, self.optimizer).zero_grad()
-        if self.inner_epoch == 0:
-            self._experiences = []  # of the update that failed; the checkpoint is of the one before
         if bad_step == 1:
             where = "nothing was saved: it was the first step"
-        elif step < bad_step:
-            if self._saved_step != step:
-                self._save_checkpoint(cast(nn.Module, self.model), None)
-            where = f"the weights before it are in {run_dir / f'checkpoint-{step}'}"
+        elif self.state.global_step < bad_step:
+            where = f"the weights before it are in {self._save_last_step()}"
         else:
-            kept = checkpoints.complete_checkpoints(run_dir)
+            kept = checkpoints.complete_checkpoints(Path(cast(str, self.args.output_dir)))
             where = f"they were not saved; the newest checkpoint is {kept[-1] if kept else 'none'}"
         update = (bad_step - 1) // self.plan.inner_epochs + 1
         raise NonFiniteLossError(
             f"update {update}, optimiser step {bad_step}: {what}; {where}. Lower learning_rate or step_size, raise "
             "magnet_strength, or train in float32 (bf16=False)"
         )
+
+    def _check_judge(self, failure: JudgeError | None) -> None:
+        """Stop, on all processes together, if the judge failed on any; what was trained so far is saved."""
+        failures = [failure]
+        if self.accelerator.num_processes > 1:  # all stop together, since they save together
+            failures = gather_object([failure])
+        first = next((error for error in failures if error is not None), None)
+        if first is None:
+            return
+        where = "nothing was saved: it was the first update"
+        if self.state.global_step > 0:
+            folder = self._save_last_step()
+            where = f"the run up to it is in {folder}: mend the judge, then go on with resume_from_checkpoint"
+        raise JudgeError(f"update {self.update}: {first}; {where}") from failure
+
+    def _save_last_step(self) -> Path:
+        """Save the run as it was after its last finished optimiser step; returns the checkpoint's folder."""
+        step = self.state.global_step
+        cast(Any, self.optimizer).zero_grad()
+        if self.inner_epoch == 0:
+            self._experiences = []  # of the update that failed; the checkpoint is of the one before
+        if self._saved_step != step:
+            self._save_checkpoint(cast(nn.Module, self.model), None)
+        return Path(cast(str, self.args.output_dir)) / f"checkpoint-{step}"
 
     # ---- checkpoints -------------------------------------------------------------------------------------------
 
@@ -107,6 +125,7 @@ class ResumableTrainer(Trainer):
 
         Raises:
             CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
+            JudgeError: The judge failed; a checkpoint of the run up to the update before is written first.
             ConfigError: The output folder holds another run.
             NonFiniteLossError: The loss or its gradient is infinite or NaN.
             TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.

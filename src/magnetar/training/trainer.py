@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from magnetar.data import limit_prompt_length, load_prompts, render_prompts
-from magnetar.errors import CheckpointError, ConfigError
+from magnetar.errors import CheckpointError, ConfigError, JudgeError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge
 from magnetar.methods import MagnetClock
@@ -270,13 +270,22 @@ class NashTrainer(ResumableTrainer):
             self._experiences = []
         if self._needs_behavior_role and not self._experiences:
             self.roles.move("behavior", "current")
-        experience = self._collector.collect(inputs)
+        experience = self._collect(inputs)
         self._check_finite(experience.finite, "probabilities of sampled tokens are not finite", positions)
         if self.plan.inner_epochs > 1:
             self._experiences.append(experience)
         self.last_experience = experience
         self._log_experience(experience)
         return experience
+
+    def _collect(self, inputs: list[dict[str, Any]]) -> Experience:
+        experience = failure = None
+        try:
+            experience = self._collector.collect(inputs)
+        except JudgeError as error:
+            failure = error
+        self._check_judge(failure)
+        return cast(Experience, experience)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
