@@ -1,5 +1,7 @@
 """Judges around judges."""
 
+from magnetar.judges.wrappers.cache import Cached
+from magnetar.judges.wrappers.pace import Batched, RateLimited
 from magnetar.judges.wrappers.symmetrized import Symmetrized
 
-__all__ = ["Symmetrized"]
+__all__ = ["Batched", "Cached", "RateLimited", "Symmetrized"]

@@ -1,12 +1,13 @@
 """A judge asked in both orders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from magnetar.judges.base import Judge
-from magnetar.judges.checks import FloatArray
+from magnetar.judges.checks import FloatArray, IndexArray
+from magnetar.judges.wrappers.relay import gather
 from magnetar.types import Prompt
 
 __all__ = ["Symmetrized"]
@@ -15,9 +16,10 @@ __all__ = ["Symmetrized"]
 class Symmetrized(Judge):
     """Ask in both orders and average, so that the place of a response cannot decide.
 
-    ``P(a beats b) = (P(a, b) + 1 − P(b, a)) / 2``; then ``P + Pᵀ = 1`` holds whatever the inner judge says. `stats`
-    adds `flip_rate`, the share of pairs whose winner changes with the order (a tie in either order is no flip), and
-    the inner judge's own counters under the prefix ``inner_``.
+    ``P(a beats b) = (P(a, b) + 1 − P(b, a)) / 2``; then ``P + Pᵀ = 1`` holds whatever the inner judge says. A pair is
+    masked when either order is. `stats` adds `flip_rate`, the share of pairs whose winner changes with the order (a tie
+    in either order is no flip), `masked` if any pair is, and the inner judge's own counters under the prefix
+    ``inner_``.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -38,11 +40,31 @@ class Symmetrized(Judge):
         return {"inner": self.judge.identity()}
 
     def _pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
-        # One call, so that a model can batch both orders.
-        both = self.judge.pair_win_prob([*prompts, *prompts], [*first, *second], [*second, *first])
-        forward, backward = both[: len(first)], 1.0 - both[len(first) :]
+        return gather(self._iter_pair_win_prob(prompts, first, second), len(prompts), self.name)
+
+    def _iter_pair_win_prob(
+        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
+    ) -> Iterator[tuple[IndexArray, FloatArray]]:
+        # One call, so that a model can batch both orders; side by side, so that pairs are finished one after another.
+        both = [
+            (prompt, *pair) for prompt, a, b in zip(prompts, first, second, strict=True) for pair in ((a, b), (b, a))
+        ]
+        answers = np.full(len(both), np.nan)
+        answered = np.zeros(len(both), dtype=bool)
+        for index, part in self.judge.iter_pair_win_prob(*(list(column) for column in zip(*both, strict=True))):  # type: ignore[arg-type]
+            answers[index] = part
+            answered[index] = True
+            # The other order of question 2 k is question 2 k + 1. Both may have come at once.
+            pairs = np.unique(index[answered[index ^ 1]] // 2)
+            if len(pairs):
+                yield pairs, self._mean(answers[2 * pairs], 1.0 - answers[2 * pairs + 1])
+
+    def _mean(self, forward: FloatArray, backward: FloatArray) -> FloatArray:
         self._count("flips", float(np.sum((forward - 0.5) * (backward - 0.5) < 0.0)))
-        self._count("ordered_pairs", len(first))
+        self._count("ordered_pairs", float(np.sum(~np.isnan(forward + backward))))
+        masked = float(np.sum(np.isnan(forward + backward)))
+        if masked:
+            self._count("masked", masked)
         return (forward + backward) / 2.0
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:
