@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import GAME, PROMPTS, assert_close, make_trainer, metrics_without_times, read_lines, snapshot
 
+from magnetar.training.checkpoints import complete_checkpoints
+
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -37,22 +39,46 @@ trainer.accelerator.end_training()
 """
 
 
+FAILING = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from test_two_processes import Recorder
+from tiny_runs import make_trainer
+from magnetar.errors import JudgeError
+
+folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+judge = Recorder()
+trainer = make_trainer(folder / "run", judge=judge, **settings)
+judge.fails_at = 2 if trainer.args.process_index == 1 else None
+try:
+    trainer.train()
+except JudgeError as error:
+    (folder / f"error-{trainer.args.process_index}.txt").write_text(str(error))
+trainer.accelerator.end_training()
+"""
+
+
 class Recorder(type(GAME.judge())):
     """The game's judge, with a record of every question."""
 
     def __init__(self) -> None:
         super().__init__(GAME.texts, GAME.game.P)
         self.asked: list[Any] = []
+        self.fails_at: int | None = None
 
     def _group_win_prob(self, prompts: Any, responses: Any) -> Any:
         self.asked.append([list(prompts), [list(group) for group in responses]])
+        if len(self.asked) == self.fails_at:
+            raise ConnectionError("the server is down")
         return super()._group_win_prob(prompts, responses)
 
 
-def run_two_processes(folder: Path, settings: dict[str, Any]) -> None:
+def run_two_processes(folder: Path, settings: dict[str, Any], text: str = SCRIPT) -> None:
     folder.mkdir()
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(text)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -144,3 +170,11 @@ def test_prompts_of_an_update_are_not_dealt_twice(tmp_path: Path) -> None:
     assert torch.equal(torch.tensor([len(p) for p, _ in judge.asked]), torch.full((6,), 2))
     played = [prompt for prompts, _ in judge.asked for prompt in prompts]
     assert sorted(played) == sorted(PROMPTS)  # 3 updates × 4 prompts: one pass over the twelve
+
+
+def test_a_judge_that_fails_on_one_process_stops_both_with_one_checkpoint(tmp_path: Path) -> None:
+    run_two_processes(tmp_path / "two", {"max_steps": 4}, FAILING)
+    errors = [(tmp_path / "two" / f"error-{rank}.txt").read_text() for rank in range(2)]
+    assert errors[0] == errors[1]
+    assert "update 2: " in errors[0] and "the server is down" in errors[0]
+    assert [path.name for path in complete_checkpoints(tmp_path / "two" / "run")] == ["checkpoint-1"]
