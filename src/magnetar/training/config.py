@@ -44,11 +44,16 @@ class NashConfig(TrainingArguments):
     """
 
     # The method
-    method: str = _setting("mpo", "Name of the method: mpo, mpo_rt, mmd, omd or mirror_descent.")
+    method: str = _setting("mpo", "Name of the method; `magnetar methods` lists them.")
     step_size: float | None = _setting(
         None, "Step size η against KL to the behaviour policy; felt when inner_epochs > 1."
     )
     magnet_strength: float | None = _setting(None, "Magnet strength α: win probability per nat of KL to the magnet.")
+    kl_coef: float | None = _setting(None, "Weight β of KL to the reference in logits per nat: iterative_dpo.")
+    loss: str | None = _setting(None, "Form of the magnet's methods: policy_gradient, or regression on payoffs.")
+    target: str | None = _setting(None, "What pairs are regressed on: pair (their preference), payoff or winner.")
+    pairs: str | None = _setting(None, "Pairs of a group in the DPO loss: best_worst, or all.")
+    hard_labels: bool | None = _setting(None, "Pairs are labelled with the winner instead of the win probability.")
     magnet_schedule: str | None = _setting(
         None, "When the magnet moves to the policy: every (magnet_every updates), round, ema, or fixed."
     )
@@ -128,6 +133,11 @@ class NashConfig(TrainingArguments):
             proximal=self.proximal,
             clip_range=self.clip_range,
             kl_estimator=self.kl_estimator,
+            kl_coef=self.kl_coef,
+            loss=self.loss,
+            target=self.target,
+            pairs=self.pairs,
+            hard_labels=self.hard_labels,
         )
 
     def check_held_out(self, given: bool) -> None:

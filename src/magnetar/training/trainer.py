@@ -22,7 +22,7 @@ from magnetar.data import limit_prompt_length, load_prompts, render_prompts
 from magnetar.errors import CheckpointError, ConfigError, JudgeError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge
-from magnetar.methods import MagnetClock
+from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
 from magnetar.numerics import masked_sum, sampled_reverse_kl
@@ -97,7 +97,8 @@ class NashTrainer(ResumableTrainer):
             args.max_prompt_length,
             args.on_long_prompt,  # type: ignore[arg-type]
         )
-        if args.inner_epochs == 1 and args.step_size is not None and args.process_index == 0:
+        proximal = isinstance(self.method.objective, PolicyGradient)
+        if args.inner_epochs == 1 and args.step_size is not None and proximal and args.process_index == 0:
             print(
                 f"note: step_size={args.step_size:g} has no effect with inner_epochs=1: on its first step a batch's "
                 "policy is still the one that sampled it, and the proximal term has no gradient there"
