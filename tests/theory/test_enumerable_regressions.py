@@ -16,6 +16,8 @@ from enumerable_setup import (
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from magnetar.training.collector import OpponentShare
+
 ETA, ALPHA = 0.8, 0.3
 PULL = ETA * ALPHA
 WIN_PROB = torch.tensor(GAME.game.P)
@@ -119,7 +121,7 @@ def test_sampled_gradients_of_regressions_are_unbiased(tmp_path, name):
     projections = []
     for position in range(1, 301):
         _load(trainer, sampling)
-        experience = trainer._collector.collect([row(trainer, position)])
+        experience = trainer._collector.collect([row(trainer, position)], [OpponentShare(1.0, "current")])
         _load(trainer, current)
         projections.append(loss_gradient(trainer, experience) @ directions)
     samples = torch.stack(projections)

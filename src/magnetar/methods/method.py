@@ -108,10 +108,11 @@ class Method:
         """Why language models cannot be trained with this method; None if they can."""
         if not isinstance(self.objective, SampledLoss):
             return "its objective has no loss on sampled responses"
-        if self.prediction != "none":
-            return f"its {self.prediction} updates are written for matrix games"
-        if self.opponent.role == "mixture":
-            return "its opponent is a mixture of policies, which is not sampled from yet"
+        if self.objective.compares_group and (self.prediction != "none" or not self.opponent.is_self_play):
+            return (
+                "its loss compares the responses of a group with each other, so it never sees the opponent "
+                f"{self.opponent.role!r} with prediction {self.prediction!r}"
+            )
         if self.magnet.needs_progress:
             return "its magnet watches how far the policy moves, which the trainer does not measure"
         return None

@@ -70,6 +70,11 @@ class SampledLoss(Objective):
         return False
 
     @property
+    def compares_group(self) -> bool:
+        """Whether the loss looks at pairs of a group instead of payoffs, so that the opponents must be the group."""
+        return False
+
+    @property
     def needs_behavior_distribution(self) -> bool:
         """Whether the loss needs the behaviour policy's whole next-token distributions."""
         return False

@@ -54,6 +54,11 @@ class DirectPreference(OracleObjective, SampledLoss):
         """True: the magnet, which never moves, is the reference of the log-ratios."""
         return True
 
+    @property
+    def compares_group(self) -> bool:
+        """True: preferences of pairs are fitted."""
+        return True
+
     def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
         """Loss and metrics per response.
 

@@ -53,6 +53,11 @@ class PairwiseRegression(SampledObjective):
         """Whether the loss looks at the magnet's log-probabilities."""
         return self.magnet_weight != 0
 
+    @property
+    def compares_group(self) -> bool:
+        """Whether pairs are regressed on their own preference."""
+        return self.target != "payoff"
+
     def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
         """Loss and metrics per response.
 
