@@ -79,10 +79,9 @@ class PairwiseRegression(SampledObjective):
                 raise ValueError("magnet_logp_BGT is None, expected the magnet's log-probabilities: magnet_weight > 0")
             h_BG = h_BG - self.magnet_weight * masked_sum(batch.magnet_logp_BGT, batch.mask_BGT)
         squared_BGG = (h_BG[..., :, None] - h_BG[..., None, :] - self.scale * self._target_BGG(batch).to(h_BG)) ** 2
-        # Against the own group the opponents' weights are those of the pairs: none for a response with itself (so that
-        # samples are unbiased) nor for a pair without an answer. Other opponents say nothing about pairs of the group.
-        own_group = batch.opponent_weight_BGH.shape[-1] == batch.opponent_weight_BGH.shape[-2]
-        weight_BGG = batch.opponent_weight_BGH if own_group else batch.response_weight_BG[..., None, :]
+        # Where the opponents are the group, their weights are those of the pairs: none for a response with itself (so
+        # that samples are unbiased) nor for a pair without an answer.
+        weight_BGG = batch.opponent_weight_BGH if self.compares_group else batch.response_weight_BG[..., None, :]
         loss_BG = (squared_BGG * weight_BGG).sum(-1)
         return ObjectiveOutput(loss_BG, {"payoff": batch.payoff_BG.detach(), "residual": loss_BG.detach().sqrt()})
 
