@@ -17,6 +17,7 @@ from magnetar.methods.objectives import (
 from magnetar.methods.opponents import Opponent
 
 __all__ = [
+    "MAGNETIC_LOSSES",
     "MagneticLoss",
     "limit_against",
     "mmd",

@@ -1,5 +1,6 @@
 """Methods that stay near a fixed reference: they solve the regularised game, or fit scores."""
 
+from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import FixedMagnet
 from magnetar.methods.method import Method
 from magnetar.methods.objectives import (
@@ -13,7 +14,13 @@ from magnetar.methods.objectives import (
     RewardTransformedPolicyGradient,
 )
 from magnetar.methods.opponents import Opponent
-from magnetar.methods.zoo.magnetic import limit_against, require_positive_strength, require_step_within_pull
+from magnetar.methods.zoo.magnetic import (
+    MAGNETIC_LOSSES,
+    MagneticLoss,
+    limit_against,
+    require_positive_strength,
+    require_step_within_pull,
+)
 
 __all__ = ["bt_rlhf", "egpo", "inpo", "iterative_dpo", "nash_md", "omd", "online_ipo"]
 
@@ -88,12 +95,14 @@ def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
     )
 
 
-def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
+def egpo(step_size: float = 1.0, magnet_strength: float = 0.1, *, loss: MagneticLoss = "policy_gradient") -> Method:
     """Extragradient preference optimization: online mirror descent on the payoffs of the next policy.
 
     Args:
         step_size: η, positive.
         magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+        loss: On language models: "policy_gradient", or the "regression" of the paper, whose minimiser is a step of
+            η = 1/β, so that the learning rate alone sets the step.
 
     Returns:
         The method. Its last iterate reaches the equilibrium of the regularised game; two evaluations an update.
@@ -105,10 +114,13 @@ def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
     """
     require_positive_strength("egpo", magnet_strength)
     require_step_within_pull("egpo", step_size, magnet_strength)
+    if loss not in MAGNETIC_LOSSES:
+        raise ConfigError(unknown_name("loss", loss, MAGNETIC_LOSSES))
+    regression = PairwiseRegression(1.0, scale=1.0 / magnet_strength, target="payoff")
     return Method(
         name="egpo",
         opponent=Opponent(),
-        objective=RewardTransformedPolicyGradient(step_size, magnet_strength),
+        objective=regression if loss == "regression" else RewardTransformedPolicyGradient(step_size, magnet_strength),
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
         source="arXiv:2503.08942, algorithm 1",
