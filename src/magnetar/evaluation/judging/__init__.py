@@ -1,0 +1,22 @@
+"""How good a judge is: accuracy with intervals, calibration, order, cycles, length; agreement of two judges."""
+
+from magnetar.evaluation.judging.cycles import CycleShare, count_cycles, measure_cycles, response_groups
+from magnetar.evaluation.judging.evaluate import evaluate_judge, measure_judge
+from magnetar.evaluation.judging.measures import JudgeEvaluation, LabelMeasures
+from magnetar.evaluation.judging.pairs import JudgedPairs, Pairs, ask_pairs
+from magnetar.evaluation.judging.resampling import Resampling
+
+__all__ = [
+    "CycleShare",
+    "JudgeEvaluation",
+    "JudgedPairs",
+    "LabelMeasures",
+    "Pairs",
+    "Resampling",
+    "ask_pairs",
+    "count_cycles",
+    "evaluate_judge",
+    "measure_cycles",
+    "measure_judge",
+    "response_groups",
+]
