@@ -13,7 +13,15 @@ from magnetar.judges.checks import FloatArray
 from magnetar.judges.pointwise import ScalarJudge
 from magnetar.types import Prompt
 
-__all__ = ["FunctionJudge", "ScoreFunctionJudge", "function_judge", "import_function"]
+__all__ = [
+    "FunctionJudge",
+    "ScoreFunctionJudge",
+    "check_temperature",
+    "function_identity",
+    "function_judge",
+    "function_name",
+    "import_function",
+]
 
 PAIR_FORM = "(prompts, first, second) -> win probabilities"
 SCORE_FORM = "(prompts, responses) -> scores"
@@ -34,7 +42,7 @@ class FunctionJudge(Judge):
         Raises:
             JudgeError: If the function cannot take those three arguments.
         """
-        self.name = name or f"python:{_function_name(function)}"
+        self.name = name or f"python:{function_name(function)}"
         if takes_responses(function):
             raise JudgeError(f"{self.name} has the form {SCORE_FORM}; use ScoreFunctionJudge or build_judge for it")
         _check_signature(function, self.name, 3, PAIR_FORM)
@@ -42,7 +50,7 @@ class FunctionJudge(Judge):
         self.version = version
 
     def _identity(self) -> Mapping[str, Any]:
-        return _function_identity(self.function, self.version)
+        return function_identity(self.function, self.version)
 
     def _pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
         return self.function(list(prompts), list(first), list(second))  # type: ignore[return-value]  # validated above
@@ -70,7 +78,7 @@ class ScoreFunctionJudge(ScalarJudge):
         Raises:
             JudgeError: If the function cannot take those arguments, or the temperature is not positive.
         """
-        self.name = name or f"python:{_function_name(function)}"
+        self.name = name or f"python:{function_name(function)}"
         _check_signature(function, self.name, 2, SCORE_FORM)
         self.function = function
         self.version = version
@@ -80,7 +88,7 @@ class ScoreFunctionJudge(ScalarJudge):
         return self.function(list(prompts), list(responses))  # type: ignore[return-value]  # validated above
 
     def _identity(self) -> Mapping[str, Any]:
-        return {**_function_identity(self.function, self.version), "temperature": self.temperature}
+        return {**function_identity(self.function, self.version), "temperature": self.temperature}
 
 
 def function_judge(
@@ -180,19 +188,20 @@ def _check_signature(function: Callable[..., object], name: str, count: int, for
         ) from error
 
 
-def _function_identity(function: Callable[..., object], version: str | None) -> dict[str, Any]:
+def function_identity(function: Callable[..., object], version: str | None) -> dict[str, Any]:
     """Name and version of a function, and the text of its module, in which its helpers stand too."""
     try:
         source = inspect.getsource(inspect.getmodule(function) or function)
     except (TypeError, OSError) as error:
         if version is None:
             raise JudgeError(
-                f"the source of {_function_name(function)} cannot be read ({error}), so that its answers cannot be "
+                f"the source of {function_name(function)} cannot be read ({error}), so that its answers cannot be "
                 "kept; give the judge a version=..."
             ) from error
         source = ""
-    return {"function": _function_name(function), "version": version, "source": source}
+    return {"function": function_name(function), "version": version, "source": source}
 
 
-def _function_name(function: Callable[..., object]) -> str:
+def function_name(function: Callable[..., object]) -> str:
+    """Module and name of a function."""
     return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"

@@ -1,5 +1,6 @@
 """How good a judge is: accuracy with intervals, calibration, order, cycles, length; agreement of two judges."""
 
+from magnetar.evaluation.judging.agreement import Agreement, measure_agreement
 from magnetar.evaluation.judging.cycles import CycleShare, count_cycles, measure_cycles, response_groups
 from magnetar.evaluation.judging.evaluate import evaluate_judge, measure_judge
 from magnetar.evaluation.judging.measures import JudgeEvaluation, LabelMeasures
@@ -7,6 +8,7 @@ from magnetar.evaluation.judging.pairs import JudgedPairs, Pairs, ask_pairs
 from magnetar.evaluation.judging.resampling import Resampling
 
 __all__ = [
+    "Agreement",
     "CycleShare",
     "JudgeEvaluation",
     "JudgedPairs",
@@ -16,6 +18,7 @@ __all__ = [
     "ask_pairs",
     "count_cycles",
     "evaluate_judge",
+    "measure_agreement",
     "measure_cycles",
     "measure_judge",
     "response_groups",
