@@ -1,0 +1,234 @@
+"""A language model in this process, through transformers: batches of a token budget, exact probabilities."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from magnetar.errors import JudgeError
+from magnetar.judges.language_model.answers import choice_of_token
+from magnetar.judges.language_model.backends.base import Asking, Backend, Reply
+from magnetar.judges.language_model.backends.weights import weights_fingerprint
+from magnetar.judges.language_model.templates import Choices
+from magnetar.types import Message
+
+__all__ = ["TransformersBackend"]
+
+OTHERS = "\0"
+"""Before the likeliest token that belongs to no choice, which stands for all of them; no choice begins so."""
+
+
+class TransformersBackend(Backend):
+    """A causal language model of transformers, asked in batches.
+
+    The probabilities of the choices are those of the next token over the whole vocabulary, so nothing is missing from
+    them. Rows are padded on the left, and only the last position's logits are computed.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        tokens_per_batch: int = 8192,
+        fingerprint: Callable[[], str] | None = None,
+    ) -> None:
+        """Take a loaded model.
+
+        Args:
+            model: A causal language model.
+            tokenizer: Its tokenizer.
+            name: What it is called.
+            tokens_per_batch: Budget of one forward pass in tokens, padding included.
+            fingerprint: Says which weights these are, asked once and only when answers are kept; None when unknown,
+                and then they cannot be kept.
+
+        Raises:
+            JudgeError: If the budget is not positive.
+        """
+        if isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1:
+            raise JudgeError(f"tokens_per_batch = {tokens_per_batch!r}, expected an integer of at least 1")
+        self.model = name
+        self.network = model.eval()
+        self.tokenizer = tokenizer
+        self.tokens_per_batch = tokens_per_batch
+        self.fingerprint = fingerprint
+        self._takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._choice_ids: dict[Choices, torch.Tensor] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str, *, device: str | None = None, dtype: str = "auto", tokens_per_batch: int = 8192
+    ) -> "TransformersBackend":
+        """Load a model.
+
+        Args:
+            source: "demo", a folder or a hub name; also of a PEFT adapter.
+            device: Where to run; the current accelerator, or the CPU where there is none, when None.
+            dtype: Floating-point type of the weights, "auto" for the type they were saved in.
+            tokens_per_batch: Budget of one forward pass in tokens, padding included.
+
+        Returns:
+            The backend.
+
+        Raises:
+            ModelError: If the model cannot be loaded.
+        """
+        from magnetar.modeling.loading import DEMO_MODEL, demo_model_folder, load_policy
+
+        model, tokenizer = load_policy(source, dtype=dtype)
+        if device is None:
+            device = "cpu"
+            if torch.accelerator.is_available():
+                # The current device, not the first: in a distributed run each process has its own.
+                device = f"{torch.accelerator.current_accelerator()}:{torch.accelerator.current_device_index()}"
+        place = str(demo_model_folder()) if source == DEMO_MODEL else source
+        network: Any = model.to(device)  # type: ignore[arg-type]
+        return cls(
+            network,
+            tokenizer,
+            name=source,
+            tokens_per_batch=tokens_per_batch,
+            fingerprint=functools.cache(functools.partial(weights_fingerprint, place)),
+        )
+
+    def identity(self) -> Mapping[str, Any]:
+        """The weights, their floating-point type, and how a chat is written."""
+        if self.fingerprint is None:
+            raise JudgeError(
+                f"model {self.model!r} was given as an object, so that its answers cannot be kept; load it by name, "
+                "or give TransformersBackend a fingerprint"
+            )
+        return {
+            "backend": "transformers",
+            "weights": self.fingerprint(),
+            "dtype": str(self.network.dtype),
+            "chat_template": str(self.tokenizer.chat_template),
+        }
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text."""
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def count_question(self, question: Sequence[Message]) -> int:
+        """Number of tokens that the model will read."""
+        return len(self.token_ids(question))
+
+    def longest_input(self) -> int | None:
+        """The model's own limit, less a reply's first token."""
+        limit = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        known = [value for value in (limit, self.tokenizer.model_max_length) if value is not None and value < 10**9]
+        return int(min(known)) - 1 if known else None
+
+    def control_tokens(self) -> tuple[str, ...]:
+        """Special tokens of the tokenizer."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return tuple(dict.fromkeys(str(token) for token in added if token.special and str(token).strip()))
+
+    def token_ids(self, question: Sequence[Message]) -> list[int]:
+        """What the model reads: the chat template's tokens, or plain paragraphs where a model has no template."""
+        turns = [dict(turn) for turn in question]
+        if self.tokenizer.chat_template is None:
+            text = "\n\n".join(turn["content"] for turn in turns) + "\n\nAnswer:"
+            return list(self.tokenizer(text, verbose=False)["input_ids"])
+        try:
+            return self._templated(turns)
+        except jinja2.TemplateError:
+            # Some models know no system turn; its text goes before the question.
+            text = "\n\n".join(turn["content"] for turn in turns)
+            return self._templated([{"role": "user", "content": text}])
+
+    def _templated(self, turns: list[dict[str, str]]) -> list[int]:
+        encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+        return list(encoded["input_ids"])  # type: ignore[index]
+
+    def replies(self, questions: Sequence[Sequence[Message]], asking: Asking) -> Iterator[tuple[int, Reply]]:
+        """Ask batch by batch, longest first; see `Backend.replies`."""
+        rows = [self.token_ids(question) for question in questions]
+        room = 0 if asking.logprobs != "never" else asking.max_new_tokens
+        answer: Callable[[list[list[int]], Asking], list[Reply]]
+        answer = self._probable if asking.logprobs != "never" else self._written
+        for batch in _batches([len(row) + room for row in rows], self.tokens_per_batch):
+            asking.count("calls", len(batch))
+            asking.count("tokens_in", sum(len(rows[at]) for at in batch))
+            yield from zip(batch, answer([rows[at] for at in batch], asking), strict=True)
+
+    @torch.inference_mode()
+    def _probable(self, rows: list[list[int]], asking: Asking) -> list[Reply]:
+        """Probabilities of the choices at the first place of the reply."""
+        input_ids, mask = self._padded(rows)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        keep = {"logits_to_keep": 1} if self._takes_keep else {}
+        output = self.network(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
+        logp = output.logits[:, -1].float().log_softmax(-1).cpu()
+        words = asking.choices.words
+        belongs = self._belongs(asking.choices, logp.shape[-1])
+        # One entry for each choice and one for all else, so that a reply stays small.
+        parts = [torch.logsumexp(logp[:, belongs == at], dim=-1) for at in range(len(words))]
+        others = logp[:, belongs < 0]
+        parts.append(torch.logsumexp(others, dim=-1))
+        likeliest = self.tokenizer.batch_decode(torch.nonzero(belongs < 0)[others.argmax(-1)])
+        table = torch.stack(parts, dim=-1).double().clamp(max=0.0).tolist()
+        return [
+            Reply("", dict(zip((*words, OTHERS + text), row, strict=True)))
+            for text, row in zip(likeliest, table, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _written(self, rows: list[list[int]], asking: Asking) -> list[Reply]:
+        """The likeliest reply as text."""
+        input_ids, mask = self._padded(rows)
+        generated = self.network.generate(  # type: ignore[operator]
+            input_ids=input_ids,
+            attention_mask=mask,
+            max_new_tokens=asking.max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        new = generated[:, input_ids.shape[1] :]
+        asking.count("tokens_out", int((new != self.tokenizer.pad_token_id).sum()))
+        return [Reply(text) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _belongs(self, choices: Choices, size: int) -> torch.Tensor:
+        """For each token of the vocabulary the choice that it is or begins, −1 for none; shape (V,)."""
+        if choices not in self._choice_ids:
+            texts = self.tokenizer.batch_decode([[at] for at in range(len(self.tokenizer))])
+            found = [choice_of_token(text, choices) for text in texts[:size]]
+            table = torch.tensor([-1 if at is None else at for at in found])
+            # Models may have more logits than their tokenizer has tokens.
+            table = torch.nn.functional.pad(table, (0, size - len(table)), value=-1)
+            for at, word in enumerate(choices.words):
+                if not bool((table == at).any()):
+                    raise JudgeError(f"model {self.model!r} has no token that begins the choice {word!r}; use another")
+            self._choice_ids[choices] = table
+        return self._choice_ids[choices]
+
+    def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of one width, padded on the left, and where they are not padding; both of shape (N, width)."""
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        ids = torch.full((len(rows), width), 0 if pad is None else int(pad))  # type: ignore[arg-type]
+        mask = torch.zeros_like(ids)
+        for at, row in enumerate(rows):
+            ids[at, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+            mask[at, width - len(row) :] = 1
+        return ids.to(self.network.device), mask.to(self.network.device)
+
+
+def _batches(lengths: list[int], budget: int) -> list[list[int]]:
+    """Cut the rows, longest first, into batches whose padded size keeps to the budget."""
+    batches: list[list[int]] = []
+    for at in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        # Sorted, so the first row of a batch is its longest and sets the padded length.
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > budget:
+            batches.append([])
+        batches[-1].append(at)
+    return batches
