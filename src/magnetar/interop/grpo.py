@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from magnetar.errors import JudgeError
+from magnetar.evaluation.judging.cycles import count_cycles
 from magnetar.interop.text import completion_text, prompt_of_trl
 from magnetar.judges import Judge, build_judge
 from magnetar.judges.checks import short_text
@@ -63,6 +64,7 @@ class GroupReward:
         self.judge = judge
         self.opponent_column = opponent_column
         self.__name__ = name or judge.name  # what TRL's logs show
+        self._cycles = np.zeros(2, dtype=np.int64)  # cyclic triples, triples
 
     def __call__(
         self,
@@ -77,7 +79,8 @@ class GroupReward:
         Args:
             prompts: One for each completion, as the trainer hands them over: text or chat turns.
             completions: Text, or the assistant's turns.
-            log_metric: TRL's hook for figures; gets the judge's counters, under the prefix ``judge/``.
+            log_metric: TRL's hook for figures; gets, under the prefix ``judge/``, the judge's counters, the share of
+                cyclic triples in groups of three and more, and the share of completions without a reward.
             **columns: The other columns of the training set, and whatever else the trainer passes.
 
         Returns:
@@ -90,10 +93,17 @@ class GroupReward:
         reward = self._against_group if self.opponent_column is None else self._against_column
         rewards = reward(prompts, completions, columns)
         if log_metric is not None:
-            figures = {"unanswered": sum(one is None for one in rewards) / max(len(rewards), 1), **self.judge.stats()}
-            for key, value in figures.items():
+            for key, value in self._figures(rewards).items():
                 log_metric(f"judge/{key}", value)
         return rewards
+
+    def _figures(self, rewards: list[Reward]) -> dict[str, float]:
+        figures = {"unanswered": sum(reward is None for reward in rewards) / max(len(rewards), 1)}
+        cyclic, triples = self._cycles.tolist()
+        if triples:
+            figures["cyclic_triples"] = cyclic / triples
+        self._cycles[:] = 0
+        return figures | self.judge.stats()
 
     def _against_group(
         self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]
@@ -137,6 +147,7 @@ class GroupReward:
                 )
             prompts = [everyone[group[0]][0] for group in same]
             matrices = self.judge.group_win_prob(prompts, [[everyone[at][1] for at in group] for group in same])
+            self._cycles += np.sum([count_cycles(matrix) for matrix in matrices], axis=0)
             for group, matrix in zip(same, matrices, strict=True):
                 rewards |= dict(zip(group, group_payoffs(matrix), strict=True))
         return rewards
