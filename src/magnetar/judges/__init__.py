@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from magnetar.judges.base import Judge
 from magnetar.judges.checks import validate_win_prob
+from magnetar.judges.combined import CombinedJudge
 from magnetar.judges.cycles import cyclic_triple_share
 from magnetar.judges.function import FunctionJudge, ScoreFunctionJudge
 from magnetar.judges.matrix import MatrixJudge
 from magnetar.judges.pointwise import PointwiseJudge, ScalarJudge
+from magnetar.judges.replay import replay
 from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec
-from magnetar.judges.wrappers import Symmetrized
+from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
 
 if TYPE_CHECKING:
     from magnetar.judges.pairwise import PairwiseModelJudge
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JUDGE_KINDS",
+    "Batched",
+    "Cached",
+    "CombinedJudge",
     "FunctionJudge",
     "Judge",
     "JudgeSpec",
@@ -29,6 +34,8 @@ __all__ = [
     "PairwiseModelJudge",
     "PanelJudge",
     "PointwiseJudge",
+    "RateLimited",
+    "Recorded",
     "RewardModelJudge",
     "ScalarJudge",
     "ScoreFunctionJudge",
@@ -36,6 +43,7 @@ __all__ = [
     "build_judge",
     "cyclic_triple_share",
     "parse_judge_spec",
+    "replay",
     "validate_win_prob",
 ]
 

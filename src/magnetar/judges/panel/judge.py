@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from magnetar.judges.checks import FloatArray
+from magnetar.judges.comparisons import vote
 from magnetar.judges.panel.annotators import ANNOTATORS, defects
 from magnetar.judges.panel.features import FeatureExtractor
 from magnetar.judges.pointwise import PointwiseJudge
@@ -63,19 +64,18 @@ class PanelJudge(PointwiseJudge):
         return np.stack(list(self.annotator_scores(prompts, responses).values()), axis=-1)
 
     def compare(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Vote: shapes (..., annotators) to the share of annotators that prefer the first."""
-        return self._vote(first, second)
-
-    def _identity(self) -> Mapping[str, Any]:
-        return {"annotators": list(ANNOTATORS), "versions": {name: version(name) for name in VERSIONED}}
-
-    def _vote(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Mean over the annotators, the last axis, of 1 for first, 0 for second and 1/2 for a tie."""
-        difference = first - second
-        share = (0.5 + 0.5 * np.sign(np.where(np.abs(difference) < SAME_SCORE, 0.0, difference))).mean(-1)
+        """Vote: shapes (..., annotators) to the share of annotators that prefer the first, ties half."""
+        share = vote(first, second, SAME_SCORE)
         self._count("unanimous", float(np.sum((share == 0.0) | (share == 1.0))))
         self._count("votes", share.size)
         return share
+
+    def comparison(self) -> Mapping[str, Any]:
+        """The vote, by its name."""
+        return {"rule": "vote", "same_score": SAME_SCORE}
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {"annotators": list(ANNOTATORS), "versions": {name: version(name) for name in VERSIONED}}
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:
         found, unanimous = counters.pop("defects", 0.0), counters.pop("unanimous", 0.0)

@@ -18,9 +18,10 @@ import numpy as np
 
 from magnetar.errors import JudgeError
 from magnetar.judges.checks import FloatArray
+from magnetar.judges.wrappers.paths import checked_file
 from magnetar.judges.wrappers.salvage import CHECK_BYTES, row_check, salvaged_rows, set_aside
 
-__all__ = ["AnswerStore", "check_store_path"]
+__all__ = ["AnswerStore"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ SCHEMA = 1
 TABLE = "CREATE TABLE answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 KEYS_PER_QUERY = 500
 BUSY_SECONDS = 60.0
-DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""What SQLite says of damaged files; an ordinary error, since our statements are right, is one about the file."""
 Result = TypeVar("Result")
 
 
@@ -52,14 +54,17 @@ class AnswerStore:
         """Open a file, or make a new one.
 
         Args:
-            path: The file; its folder exists.
+            path: The file; its folder is made if it is not there.
 
         Raises:
             JudgeError: If the file cannot be read and written, belongs to another program, or is of another version.
         """
-        self.path = Path(path).expanduser().absolute()
+        self.path = checked_file("cache", path)
         self.rebuilt = 0
-        check_store_path(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._trouble(error) from error
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None
@@ -124,7 +129,7 @@ class AnswerStore:
                 try:
                     return action(self._connect())
                 except (sqlite3.DatabaseError, _DamagedError) as error:
-                    if attempt == 2 or not (isinstance(error, _DamagedError) or _code(error) in DAMAGE):
+                    if attempt == 2 or not self._is_damage(error):
                         raise self._trouble(error) from error
                     self._rebuild(error)
         raise AssertionError("unreachable")
@@ -182,31 +187,19 @@ class AnswerStore:
 
         self._guarded(write)
 
+    def _is_damage(self, error: Exception) -> bool:
+        code = _code(error) if isinstance(error, sqlite3.Error) else sqlite3.SQLITE_CORRUPT
+        # A wrong byte in the header makes SQLite refuse to write; otherwise the system would say so too.
+        read_only = code == sqlite3.SQLITE_READONLY and all(
+            os.access(at, os.W_OK) for at in (self.path, self.path.parent)
+        )
+        return code in DAMAGE or read_only
+
     def _trouble(self, error: Exception) -> JudgeError:
         return JudgeError(
             f"the cache {str(self.path)!r} cannot be used: {error}; free space on its disk, make file and folder "
             "writable, or name another file"
         )
-
-
-def check_store_path(path: Path) -> None:
-    """Check what can be known of a cache file without opening it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        JudgeError: If it is a folder, its folder does not exist, or one of them cannot be written.
-    """
-    if path.is_dir():
-        raise JudgeError(
-            f"the cache {str(path)!r} is a folder; give a file, for instance {str(path / 'cache.sqlite')!r}"
-        )
-    if not path.parent.is_dir():
-        raise JudgeError(f"the cache {str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
-    for place in (path.parent, path):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise JudgeError(f"the cache {str(path)!r}: {str(place)!r} cannot be written; name a file that can be")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -224,12 +217,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
     elif (schema, application, version) != ([("table", "answers", TABLE)], APPLICATION, SCHEMA):
         ours = application == APPLICATION
-        if ours and version > SCHEMA and version < 256:
+        table = ("table", "answers", TABLE) in schema
+        if ours and not table and SCHEMA < version < 256:
             raise JudgeError(
                 f"the cache {str(path)!r} is of version {version}, expected {SCHEMA}; upgrade magnetar, or name "
                 "another file"
             )
-        if not ours and ("table", "answers", TABLE) not in schema:
+        if not ours and not table:
             raise JudgeError(f"{str(path)!r} is a database of another program; name another file for the cache")
         raise _DamagedError("its header or schema is not that of a cache")
     else:
