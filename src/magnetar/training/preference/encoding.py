@@ -1,0 +1,158 @@
+"""Pairs as token ids: what a judge of the kind would read, cut as it would cut it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from magnetar.data.prompts import prompt_text
+from magnetar.errors import DataError
+from magnetar.judges.prompts import as_messages
+from magnetar.training.preference.config import PreferenceConfig
+from magnetar.types import Prompt
+
+__all__ = ["EncodedPairs", "PairCollator", "encode_pairs", "texts_of_pair"]
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Pairs ready for the trainer.
+
+    Attributes:
+        dataset: Columns ``first_ids``, ``second_ids`` (for a pairwise model: both orders), ``win_prob``, ``length``
+            (tokens of the longer one) and, for a cost model, ``first_safe`` and ``second_safe``.
+        cut: Pairs of which an input was cut.
+        dropped: Pairs left out because an input was too long.
+    """
+
+    dataset: Dataset
+    cut: int
+    dropped: int
+
+
+def texts_of_pair(
+    prompt: Prompt, first: str, second: str, tokenizer: PreTrainedTokenizerBase, template: str | None
+) -> tuple[str, str, bool]:
+    """The two texts that are read for a pair.
+
+    Args:
+        prompt: Text or chat turns.
+        first: The first response.
+        second: The second response.
+        tokenizer: The model's.
+        template: A pairwise model's; None for a kind that reads each response by itself.
+
+    Returns:
+        The texts, of each response with its prompt or of both orders, and whether the tokenizer adds special tokens.
+    """
+    if template is not None:
+        shown = prompt_text(prompt)
+        orders = ((first, second), (second, first))
+        one, other = (template.format(prompt=shown, first=a, second=b) for a, b in orders)
+        return one, other, True
+    if tokenizer.chat_template:
+        turns = as_messages(prompt)
+        one, other = (
+            str(tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": text}], tokenize=False))
+            for text in (first, second)
+        )
+        return one, other, False  # a chat template writes the special tokens itself
+    beginning = prompt_text(prompt) + ("" if isinstance(prompt, str) else "\n\n")
+    return beginning + first, beginning + second, True
+
+
+def encode_pairs(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig) -> EncodedPairs:
+    """Turn pairs into token ids.
+
+    Args:
+        dataset: As `magnetar.data.load_preferences` returns it.
+        tokenizer: The model's.
+        config: Kind, template, and what to do with long inputs.
+
+    Returns:
+        The pairs and what happened to long ones.
+
+    Raises:
+        DataError: An input is too long and ``on_long="error"``, or no pair is left.
+    """
+    template = config.pair_template
+    special = set(tokenizer.all_special_ids)
+    columns: dict[str, list[Any]] = {"first_ids": [], "second_ids": [], "win_prob": [], "length": []}
+    signs = ("first_safe", "second_safe") if config.kind == "cost" else ()
+    columns |= {name: [] for name in signs}
+    cut = dropped = longest = 0
+    for index, values in enumerate(dataset):
+        row = cast(Mapping[str, Any], values)
+        one, other, add_special = texts_of_pair(row["prompt"], row["first"], row["second"], tokenizer, template)
+        encoded = tokenizer([one, other], add_special_tokens=add_special, verbose=False)["input_ids"]
+        length = max(map(len, cast(Sequence[list[int]], encoded)))
+        longest = max(longest, length)
+        if length > config.max_length:
+            if config.on_long == "error":
+                raise DataError(
+                    f"row {index} has an input of {length} tokens, the limit is {config.max_length}; raise "
+                    "max_length, or set on_long='cut' or 'drop'"
+                )
+            if config.on_long == "drop":
+                dropped += 1
+                continue
+            cut += 1
+        ids = [shorten(list(row_ids), config.max_length, special) for row_ids in encoded]
+        columns["first_ids"].append(ids[0])
+        columns["second_ids"].append(ids[1])
+        columns["win_prob"].append(float(row["win_prob"]))
+        columns["length"].append(max(map(len, ids)))
+        for name in signs:
+            columns[name].append(bool(row[name]))
+    if not columns["length"]:
+        raise DataError(
+            f"all {len(dataset)} pairs have inputs of more than max_length={config.max_length} tokens, up to "
+            f"{longest}; raise it or set on_long='cut'"
+        )
+    return EncodedPairs(Dataset.from_dict(columns), cut, dropped)
+
+
+def shorten(ids: list[int], max_length: int, special: set[int]) -> list[int]:
+    """Cut from the left, behind the leading special tokens: the end holds the response and is what is judged."""
+    excess = len(ids) - max_length
+    if excess <= 0:
+        return ids
+    keep = next((at for at, token in enumerate(ids) if token not in special), 0)
+    keep = min(keep, max_length - 1)
+    return ids[:keep] + ids[keep + excess :]
+
+
+@dataclass(frozen=True)
+class PairCollator:
+    """N pairs as 2N padded rows: first all that belongs to the first responses, then to the second.
+
+    ``labels`` holds the win probabilities, so that transformers counts pairs when it accumulates gradients.
+
+    Attributes:
+        pad_token_id: Fills the right of shorter rows; masked.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Pad and stack."""
+        ids = [row["first_ids"] for row in rows] + [row["second_ids"] for row in rows]
+        width = max(map(len, ids))
+        input_ids = torch.full((len(ids), width), self.pad_token_id)
+        attention_mask = torch.zeros_like(input_ids)
+        for at, row_ids in enumerate(ids):
+            input_ids[at, : len(row_ids)] = torch.tensor(row_ids, dtype=torch.long)
+            attention_mask[at, : len(row_ids)] = 1
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": torch.tensor([row["win_prob"] for row in rows], dtype=torch.float32),
+        }
+        for name in ("first_safe", "second_safe"):
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows])
+        return batch
