@@ -18,6 +18,7 @@ from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judg
 from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
 
 if TYPE_CHECKING:
+    from magnetar.judges.general import GeneralPreferenceJudge
     from magnetar.judges.pairwise import PairwiseModelJudge
     from magnetar.judges.panel import PanelJudge
     from magnetar.judges.scalar import RewardModelJudge
@@ -28,6 +29,7 @@ __all__ = [
     "Cached",
     "CombinedJudge",
     "FunctionJudge",
+    "GeneralPreferenceJudge",
     "Judge",
     "JudgeSpec",
     "MatrixJudge",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
+    "GeneralPreferenceJudge": "magnetar.judges.general",
     "PairwiseModelJudge": "magnetar.judges.pairwise",
     "PanelJudge": "magnetar.judges.panel",
     "RewardModelJudge": "magnetar.judges.scalar",

@@ -122,25 +122,6 @@ def test_cost_model_is_the_negated_reward_model(tmp_path):
     )
 
 
-def test_long_prompts_lose_their_beginning_and_are_counted():
-    tokenizer = make_tokenizer(chat=False, cls=True)
-    model = make_model("bert", tokenizer)
-    judge = RewardModelJudge(SequenceClassifier(model, tokenizer, max_length=8))
-    scores = judge.scores(["a b c d e f g h ", "a "], ["one two three", "two"])
-    ids = tokenizer("a b c d e f g h one two three")["input_ids"]
-    # Ten words and two special tokens: the leading special token and the last seven tokens stay.
-    assert scores[0] == pytest.approx(logit_of(model, [ids[0], *ids[-7:]])[0], abs=1e-5)
-    assert scores[1] == pytest.approx(logit_of(model, tokenizer("a two")["input_ids"])[0], abs=1e-5)
-    assert judge.stats() == {"responses": 2, "tokens": 8 + 4, "truncated_share": 0.5}
-
-
-def test_a_model_limit_is_the_default_limit():
-    tokenizer = make_tokenizer(chat=False)
-    judge = RewardModelJudge(SequenceClassifier(make_model("llama", tokenizer), tokenizer))
-    judge.scores(["a " * 100], ["b"])
-    assert judge.stats() == {"responses": 1, "tokens": 64, "truncated_share": 1.0}
-
-
 def test_without_a_padding_token_the_end_of_sequence_token_pads():
     tokenizer = make_tokenizer(chat=False, pad=False)
     model = make_model("llama", tokenizer)
