@@ -57,7 +57,7 @@ class PreferenceConfig(TrainingArguments):
     kind: str = _setting("reward", "What to train: reward, cost, pairwise or general.")
     max_length: int = _setting(1024, "Longest input in tokens, prompt and chat template included.")
     on_long: str = _setting(
-        "cut", "What to do with longer inputs: cut their beginning as the judge does, drop the pair, or error."
+        "cut", "What to do with longer inputs: cut their longest parts as judges do, drop the pair, or error."
     )
     embedding_dim: int | None = _setting(None, "Dimensions of a general model's embedding, even; 8 by default.")
     temperature: float | None = _setting(
@@ -68,6 +68,9 @@ class PreferenceConfig(TrainingArguments):
         None, "What a pairwise model reads, with {prompt}, {first} and {second}; the judges' own by default."
     )
     merge_adapter: bool = _setting(True, "Save a LoRA adapter merged into its model; false saves the adapter alone.")
+    share_beginnings: bool = _setting(
+        True, "Read what both inputs of a pair have in common once, where the model allows; the loss is the same."
+    )
     disable_dropout: bool = _setting(True, "Set dropout to zero, so that both responses see the same network.")
     overwrite_output_dir: bool = _setting(False, "Allow an output folder that holds another run; it is replaced.")
 

@@ -10,9 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from magnetar.data.prompts import prompt_text
-from magnetar.errors import DataError
+from magnetar.errors import DataError, JudgeError
+from magnetar.judges.fitting import Question, fit_questions
 from magnetar.judges.prompts import as_messages
 from magnetar.training.preference.config import PreferenceConfig
+from magnetar.training.preference.reading import lay_out_pairs, pad_pairs
 from magnetar.types import Prompt
 
 __all__ = ["EncodedPairs", "PairCollator", "encode_pairs", "texts_of_pair"]
@@ -79,17 +81,16 @@ def encode_pairs(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: P
     Raises:
         DataError: An input is too long and ``on_long="error"``, or no pair is left.
     """
-    template = config.pair_template
-    special = set(tokenizer.all_special_ids)
+    read = _Reader(tokenizer, config.pair_template)
     columns: dict[str, list[Any]] = {"first_ids": [], "second_ids": [], "win_prob": [], "length": []}
     signs = ("first_safe", "second_safe") if config.kind == "cost" else ()
     columns |= {name: [] for name in signs}
     cut = dropped = longest = 0
     for index, values in enumerate(dataset):
         row = cast(Mapping[str, Any], values)
-        one, other, add_special = texts_of_pair(row["prompt"], row["first"], row["second"], tokenizer, template)
-        encoded = tokenizer([one, other], add_special_tokens=add_special, verbose=False)["input_ids"]
-        length = max(map(len, cast(Sequence[list[int]], encoded)))
+        question: Question = (row["prompt"], (row["first"], row["second"]))
+        ids = read(question)
+        length = max(map(len, ids))
         longest = max(longest, length)
         if length > config.max_length:
             if config.on_long == "error":
@@ -101,7 +102,7 @@ def encode_pairs(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: P
                 dropped += 1
                 continue
             cut += 1
-        ids = [shorten(list(row_ids), config.max_length, special) for row_ids in encoded]
+            ids = read(_fit(question, read, config.max_length, index))
         columns["first_ids"].append(ids[0])
         columns["second_ids"].append(ids[1])
         columns["win_prob"].append(float(row["win_prob"]))
@@ -116,42 +117,54 @@ def encode_pairs(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: P
     return EncodedPairs(Dataset.from_dict(columns), cut, dropped)
 
 
-def shorten(ids: list[int], max_length: int, special: set[int]) -> list[int]:
-    """Cut from the left, behind the leading special tokens: the end holds the response and is what is judged."""
-    excess = len(ids) - max_length
-    if excess <= 0:
-        return ids
-    keep = next((at for at, token in enumerate(ids) if token not in special), 0)
-    keep = min(keep, max_length - 1)
-    return ids[:keep] + ids[keep + excess :]
+@dataclass(frozen=True)
+class _Reader:
+    """The token ids of a pair's two inputs."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str | None
+
+    def __call__(self, question: Question) -> list[list[int]]:
+        prompt, (first, second) = question
+        one, other, add_special = texts_of_pair(prompt, first, second, self.tokenizer, self.template)
+        encoded = self.tokenizer([one, other], add_special_tokens=add_special, verbose=False)["input_ids"]
+        return [list(ids) for ids in cast(Sequence[list[int]], encoded)]
+
+
+def _fit(question: Question, read: _Reader, limit: int, index: int) -> Question:
+    """Cut a pair by the rule of the judges, and the prompt alike for both responses, so that it stays shared."""
+
+    def longer_input(questions: Sequence[Question]) -> list[int]:
+        return [max(map(len, read(one))) for one in questions]
+
+    try:
+        return fit_questions([question], longer_input, limit)[0]
+    except JudgeError as error:
+        raise DataError(
+            f"row {index} does not fit into max_length={limit} tokens: the template alone leaves no room; raise it"
+        ) from error
 
 
 @dataclass(frozen=True)
 class PairCollator:
-    """N pairs as 2N padded rows: first all that belongs to the first responses, then to the second.
+    """N pairs as a batch: first all that belongs to the first responses, then to the second.
 
     ``labels`` holds the win probabilities, so that transformers counts pairs when it accumulates gradients.
 
     Attributes:
-        pad_token_id: Fills the right of shorter rows; masked.
+        pad_token_id: Fills the right of shorter rows; nothing looks at it.
+        share_beginnings: Whether what both inputs of a pair have in common is read once (`lay_out_pairs`).
     """
 
     pad_token_id: int
+    share_beginnings: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Pad and stack."""
+        """Lay out and stack."""
         ids = [row["first_ids"] for row in rows] + [row["second_ids"] for row in rows]
-        width = max(map(len, ids))
-        input_ids = torch.full((len(ids), width), self.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for at, row_ids in enumerate(ids):
-            input_ids[at, : len(row_ids)] = torch.tensor(row_ids, dtype=torch.long)
-            attention_mask[at, : len(row_ids)] = 1
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": torch.tensor([row["win_prob"] for row in rows], dtype=torch.float32),
-        }
+        lay_out = lay_out_pairs if self.share_beginnings else pad_pairs
+        batch = lay_out(ids, self.pad_token_id)
+        batch["labels"] = torch.tensor([row["win_prob"] for row in rows], dtype=torch.float32)
         for name in ("first_safe", "second_safe"):
             if name in rows[0]:
                 batch[name] = torch.tensor([row[name] for row in rows])

@@ -130,7 +130,9 @@ def head_names(model: PreTrainedModel) -> list[str]:
     A pooler is part of the head in effect: language-model checkpoints of encoders have none, so it starts at random.
     """
     names = [
-        name for name, module in model.named_children() if name != model.base_model_prefix and any(module.parameters())
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and next(module.parameters(), None) is not None
     ]
     base = getattr(model, model.base_model_prefix, None)
     if base is not None and getattr(base, "pooler", None) is not None:

@@ -1,6 +1,7 @@
 """What both trainers of preference models do before they are built: load, check, encode."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import set_seed
 
 from magnetar.errors import ConfigError, DataError, ModelError
+from magnetar.modeling.classifiers import tree_obstacle
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.encoding import EncodedPairs, encode_pairs
 from magnetar.training.preference.models import load_classifier, prepare_classifier
@@ -24,12 +26,14 @@ class PreparedRun:
         tokenizer: With a pad token.
         train: Pairs to learn from.
         held_out: Pairs to measure on during training; None for none.
+        share_beginnings: Whether what both inputs of a pair have in common is read once.
     """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     train: EncodedPairs
     held_out: EncodedPairs | None
+    share_beginnings: bool
 
 
 def prepare_run(
@@ -64,12 +68,13 @@ def prepare_run(
         tokenizer = tokenizer or loaded
     if tokenizer is None:
         raise ModelError("processing_class is None, expected the model's tokenizer (give one, or name the model by id)")
+    share = args.share_beginnings and _can_share(model, args)
     model = prepare_classifier(model, tokenizer, peft_config, args)
     train = encode_pairs(train_dataset, tokenizer, args)
     held_out = None if eval_dataset is None else encode_pairs(eval_dataset, tokenizer, args)
     if args.process_index == 0:
         _say_what_was_cut(train, args)
-    return PreparedRun(model, tokenizer, train, held_out)
+    return PreparedRun(model, tokenizer, train, held_out, share)
 
 
 def _check_columns(dataset: Dataset | None, kind: str) -> None:
@@ -85,6 +90,14 @@ def _check_columns(dataset: Dataset | None, kind: str) -> None:
         )
     if not len(dataset):
         raise DataError("there are no pairs, expected at least one")
+
+
+def _can_share(model: PreTrainedModel | PeftModel, args: PreferenceConfig) -> bool:
+    base = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+    obstacle = tree_obstacle(base)
+    if obstacle is not None and args.process_index == 0:
+        print(f"pairs are read in padded rows, what they share twice: {obstacle}")
+    return obstacle is None
 
 
 def _say_what_was_cut(train: EncodedPairs, args: PreferenceConfig) -> None:

@@ -14,6 +14,7 @@ from magnetar.training.preference import losses
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.encoding import PairCollator
 from magnetar.training.preference.preparation import prepare_run
+from magnetar.training.preference.reading import read_pairs
 from magnetar.training.preference.saving import SavesRun
 
 __all__ = ["PreferenceTrainer"]
@@ -62,7 +63,9 @@ class PreferenceTrainer(SavesRun):
         super().__init__(
             model=cast(Any, prepared.model),
             args=args,
-            data_collator=cast(Any, PairCollator(cast(int, prepared.tokenizer.pad_token_id))),
+            data_collator=cast(
+                Any, PairCollator(cast(int, prepared.tokenizer.pad_token_id), prepared.share_beginnings)
+            ),
             train_dataset=cast(Any, prepared.train.dataset),
             eval_dataset=cast(Any, None if prepared.held_out is None else prepared.held_out.dataset),
             processing_class=prepared.tokenizer,
@@ -83,8 +86,7 @@ class PreferenceTrainer(SavesRun):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Mean loss over the pairs of the step to which this micro-batch belongs."""
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-        logits = outputs.logits.float()  # cross-entropy of bfloat16 logits would round small differences away
+        logits = read_pairs(model, inputs)
         loss, hits = pair_losses(logits, inputs, self.settings)
         metrics = self._metrics["train" if model.training else "eval"]
         for name, hit in hits.items():
