@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from magnetar.errors import JudgeError
-from magnetar.evaluation.judging.cycles import count_cycles
+from magnetar.evaluation.judging import count_cycles
 from magnetar.interop.text import completion_text, prompt_of_trl
 from magnetar.judges import Judge, build_judge
 from magnetar.judges.checks import short_text

@@ -1,11 +1,12 @@
 """How good a judge is: accuracy with intervals, calibration, order, cycles, length; agreement of two judges."""
 
 from magnetar.evaluation.judging.agreement import Agreement, measure_agreement
-from magnetar.evaluation.judging.cycles import CycleShare, count_cycles, measure_cycles, response_groups
+from magnetar.evaluation.judging.cycles import CycleShare, measure_cycles, response_groups
 from magnetar.evaluation.judging.evaluate import evaluate_judge, measure_judge
 from magnetar.evaluation.judging.measures import JudgeEvaluation, LabelMeasures
-from magnetar.evaluation.judging.pairs import JudgedPairs, Pairs, ask_pairs
+from magnetar.evaluation.judging.pairs import JudgedPairs, Pairs, ask_groups, ask_pairs
 from magnetar.evaluation.judging.resampling import Resampling
+from magnetar.evaluation.judging.statistics import count_cycles
 
 __all__ = [
     "Agreement",
@@ -15,6 +16,7 @@ __all__ = [
     "LabelMeasures",
     "Pairs",
     "Resampling",
+    "ask_groups",
     "ask_pairs",
     "count_cycles",
     "evaluate_judge",

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from magnetar.evaluation.intervals import Estimate
-from magnetar.evaluation.judging.pairs import FloatArray, Pairs, prompt_numbers
+from magnetar.evaluation.judging.pairs import Pairs, ask_groups, prompt_numbers
 from magnetar.evaluation.judging.resampling import Resampling, estimate_all
-from magnetar.evaluation.judging.statistics import ratio
-from magnetar.judges import Judge, PointwiseJudge, Symmetrized
+from magnetar.evaluation.judging.statistics import count_cycles, ratio
+from magnetar.judges import Judge
 from magnetar.types import Prompt
 
-__all__ = ["CycleShare", "ResponseGroup", "count_cycles", "measure_cycles", "response_groups"]
+__all__ = ["CycleShare", "ResponseGroup", "measure_cycles", "response_groups"]
 
 
 @dataclass(frozen=True)
@@ -72,43 +72,22 @@ def response_groups(pairs: Pairs, *, max_responses: int, seed: int) -> list[Resp
     return groups
 
 
-def count_cycles(win_prob: FloatArray) -> tuple[int, int]:
-    r"""Count cyclic triples and triples of one group; a triple with a masked pair is no triple.
-
-    With W the matrix of strict wins and K that of known answers off the diagonal, the cyclic triples number
-    ``trace(W³) / 3`` and the triples ``trace(K³) / 6``.
-
-    Args:
-        win_prob: Shape (G, G), in [0, 1] or NaN, ``P + Pᵀ = 1``.
-
-    Returns:
-        Cyclic triples, triples.
-    """
-    known = (~np.isnan(win_prob) & ~np.eye(len(win_prob), dtype=bool)).astype(np.float64)
-    wins = np.where(np.isnan(win_prob), 0.0, win_prob > 0.5)
-    return round(np.trace(wins @ wins @ wins) / 3.0), round(np.trace(known @ known @ known) / 6.0)
-
-
-def measure_cycles(judge: Judge, groups: Sequence[ResponseGroup], resampling: Resampling) -> CycleShare:
+def measure_cycles(
+    judge: Judge, groups: Sequence[ResponseGroup], resampling: Resampling, *, progress: bool = False
+) -> CycleShare:
     """Ask a judge about whole groups and count its cyclic triples; a judge of pairs is asked in both orders.
 
     Args:
         judge: The judge.
         groups: At least one group, as `response_groups` gives them.
         resampling: How the interval is made.
+        progress: Whether to show a bar.
 
     Returns:
         The share with its interval.
     """
-    asked = judge if isinstance(judge, PointwiseJudge | Symmetrized) else Symmetrized(judge)
-    by_size: dict[int, list[ResponseGroup]] = {}
-    for group in groups:
-        by_size.setdefault(len(group.responses), []).append(group)
-    counts = [
-        count_cycles(win_prob)
-        for same in by_size.values()
-        for win_prob in asked.group_win_prob([one.prompt for one in same], [one.responses for one in same])
-    ]
+    answers = ask_groups(judge, [one.prompt for one in groups], [one.responses for one in groups], progress=progress)
+    counts = [count_cycles(win_prob) for win_prob in answers]
     cyclic, triples = np.array(counts, dtype=np.float64).T
     statistic = ratio(cyclic, triples, share=True)
     share = estimate_all({"share": statistic}, np.arange(len(counts)), resampling)["share"]

@@ -32,9 +32,10 @@ from magnetar.evaluation.judging.statistics import (
 )
 from magnetar.judges import Judge
 
-__all__ = ["LONGER_WINS", "evaluate_judge", "length_differences", "measure_judge"]
+__all__ = ["LONGER_WINS", "NO_GROUPS", "evaluate_judge", "length_differences", "measure_judge"]
 
 LONGER_WINS = "longer wins"
+NO_GROUPS = "no prompt has three different responses"
 CLIP = 1e-6
 CALIBRATION_BINS = 10
 CALIBRATED_DRAWS = 200
@@ -85,7 +86,9 @@ def evaluate_judge(
         if max_group < 3:
             raise DataError(f"max_group={max_group}, expected at least 3 for a triple, or 0 to leave cycles out")
         groups = response_groups(judged.pairs, max_responses=max_group, seed=seed)
-        cycles = measure_cycles(judge, groups, resampling) if groups else "no prompt has three different responses"
+        cycles = NO_GROUPS
+        if groups:
+            cycles = measure_cycles(judge, groups, resampling, progress=progress)
     given = {
         name: ask_pairs(one, judged.pairs, progress=progress) if isinstance(one, Judge) else one
         for name, one in (baselines or {}).items()

@@ -1,4 +1,4 @@
-"""Pairs put to a judge in both orders, and what it answered."""
+"""Pairs put to a judge in both orders, groups put to it whole, and what it answered."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +13,14 @@ from magnetar.errors import DataError
 from magnetar.judges import Judge, PointwiseJudge, Symmetrized
 from magnetar.types import Prompt
 
-__all__ = ["JudgedPairs", "Pairs", "ask_pairs", "prompt_numbers"]
+__all__ = ["JudgedPairs", "Pairs", "ask_groups", "ask_pairs", "prompt_numbers"]
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
 
-PAIRS_PER_CALL = 4096
+PAIRS_PER_CALL = 512
+"""Enough to sort by length; a judge that gives all answers of a call at once loses no more than these when killed."""
+GROUPS_PER_CALL = 64
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class JudgedPairs:
             response by itself, so that there is no order.
         averaged: Whether the judge's answer is the mean of both orders (`Symmetrized`), not one of them.
         counters: The judge's `stats` over these questions.
+        scores_N2: Scores of first and second by a judge that gives one number to each response; None for others.
     """
 
     pairs: Pairs
@@ -116,6 +119,7 @@ class JudgedPairs:
     backward_N: FloatArray | None
     averaged: bool
     counters: dict[str, float] = field(default_factory=dict)
+    scores_N2: FloatArray | None = None
 
     @property
     def win_prob_N(self) -> FloatArray:
@@ -173,11 +177,46 @@ def ask_pairs(
                 on_progress(count)
 
         if isinstance(judge, PointwiseJudge):
-            forward = _by_features(judge, asked, advance)
-            return JudgedPairs(asked, judge.name, forward, None, True, judge.stats())
+            first, second = _features(judge, asked, advance)
+            forward = np.asarray(judge.compare(first, second), dtype=np.float64)
+            scores = np.concatenate([first, second], axis=1) if first.shape[1] == 1 else None
+            return JudgedPairs(asked, judge.name, forward, None, True, judge.stats(), scores)
         inner = judge.judge if isinstance(judge, Symmetrized) else judge
         forward, backward = _both_orders(inner, asked, advance)
     return JudgedPairs(asked, judge.name, forward, backward, inner is not judge, judge.stats())
+
+
+def ask_groups(
+    judge: Judge, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], *, progress: bool = False
+) -> list[FloatArray]:
+    """Compare the responses of each group with each other; a judge of pairs is asked in both orders.
+
+    Args:
+        judge: The judge.
+        prompts: The prompts.
+        responses: A group for each prompt; groups may differ in size.
+        progress: Whether to show a bar.
+
+    Returns:
+        P(i beats j) for each group, shape (G, G), in the order of the groups.
+
+    Raises:
+        JudgeError: The judge fails.
+    """
+    asked = judge if isinstance(judge, PointwiseJudge | Symmetrized) else Symmetrized(judge)
+    by_size: dict[int, list[int]] = {}
+    for at, group in enumerate(responses):
+        by_size.setdefault(len(group), []).append(at)
+    answers: list[FloatArray] = [np.zeros((0, 0))] * len(prompts)
+    with tqdm(total=len(answers), desc="judge", unit="group", disable=not progress, leave=False) as bar:
+        for same in by_size.values():
+            for start in range(0, len(same), GROUPS_PER_CALL):
+                part = same[start : start + GROUPS_PER_CALL]
+                matrices = asked.group_win_prob([prompts[at] for at in part], [responses[at] for at in part])
+                for at, matrix in zip(part, matrices, strict=True):
+                    answers[at] = matrix
+                bar.update(len(part))
+    return answers
 
 
 def prompt_numbers(prompts: Sequence[Prompt]) -> IndexArray:
@@ -193,8 +232,8 @@ def prompt_numbers(prompts: Sequence[Prompt]) -> IndexArray:
     return np.array([seen.setdefault(json.dumps(prompt), len(seen)) for prompt in prompts], dtype=np.intp)
 
 
-def _by_features(judge: PointwiseJudge, pairs: Pairs, advance: Callable[[int], None]) -> FloatArray:
-    """Read each response once, however many pairs it is in, and compare."""
+def _features(judge: PointwiseJudge, pairs: Pairs, advance: Callable[[int], None]) -> tuple[FloatArray, FloatArray]:
+    """Read each response once, however many pairs it is in; the rows of first and second."""
     number_N = prompt_numbers(pairs.prompts)
     places: dict[tuple[int, str], int] = {}
     rows: list[int] = []
@@ -222,7 +261,7 @@ def _by_features(judge: PointwiseJudge, pairs: Pairs, advance: Callable[[int], N
             advance(reached - shown)
             shown = reached
     assert features is not None  # there is at least one pair
-    return np.asarray(judge.compare(features[sides[0]], features[sides[1]]), dtype=np.float64)
+    return features[sides[0]], features[sides[1]]
 
 
 def _both_orders(judge: Judge, pairs: Pairs, advance: Callable[[int], None]) -> tuple[FloatArray, FloatArray]:

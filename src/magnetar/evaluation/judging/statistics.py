@@ -17,6 +17,7 @@ __all__ = [
     "Bins",
     "bin_edges",
     "calibration_error",
+    "count_cycles",
     "mean",
     "mirrored_kappa",
     "mirrored_pearson",
@@ -44,6 +45,23 @@ def sides(win_prob: FloatArray) -> FloatArray:
         The same shape.
     """
     return np.where(np.abs(win_prob - 0.5) <= TIE, 0.5, np.where(np.isnan(win_prob), np.nan, win_prob > 0.5))
+
+
+def count_cycles(win_prob: FloatArray) -> tuple[int, int]:
+    r"""Count cyclic triples and triples of one group; a triple with a masked pair is no triple.
+
+    With W the matrix of strict wins and K that of known answers off the diagonal, the cyclic triples number
+    ``trace(W³) / 3`` and the triples ``trace(K³) / 6``.
+
+    Args:
+        win_prob: Shape (G, G), in [0, 1] or NaN, ``P + Pᵀ = 1``.
+
+    Returns:
+        Cyclic triples, triples.
+    """
+    known = (~np.isnan(win_prob) & ~np.eye(len(win_prob), dtype=bool)).astype(np.float64)
+    wins = np.where(np.isnan(win_prob), 0.0, win_prob > 0.5)
+    return round(np.trace(wins @ wins @ wins) / 3.0), round(np.trace(known @ known @ known) / 6.0)
 
 
 def mean(value_N: FloatArray, *, share: bool = False) -> Statistic:

