@@ -72,6 +72,24 @@ class CombinedJudge(Judge):
         self.name = name
         self.may_abstain = any(judge.may_abstain for judge in self.judges.values())
 
+    def with_judges(self, judges: Mapping[str, Judge]) -> "CombinedJudge":
+        """The same combination of other judges, for instance of these with something around them.
+
+        Args:
+            judges: As many judges, in the same order.
+
+        Returns:
+            A new panel.
+        """
+        return CombinedJudge(
+            judges,
+            rule=self.rule,
+            weights=self.weights_M.tolist(),
+            seed=self.seed,
+            on_abstain=self.on_abstain,
+            name=self.name,
+        )
+
     def member_of(self, prompts: Sequence[Prompt]) -> list[list[str]]:
         """Whom the rule "draw" gives each prompt to: all judges by name, the drawn one first, then who comes next.
 

@@ -32,7 +32,8 @@ def Cached(judge: Judge, path: str | Path) -> Judge:
     Raises:
         JudgeError: If the judge cannot tell what decides its answers, or the file cannot be used.
     """
-    return relayed(judge, _KeptAnswers(AnswerStore(path), judge.identity()))
+    identity = judge.identity()
+    return relayed(judge, _KeptAnswers(AnswerStore(path), identity))
 
 
 class _KeptAnswers(Relay):

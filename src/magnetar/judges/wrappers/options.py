@@ -5,6 +5,7 @@ from typing import Any
 
 from magnetar.errors import JudgeError, checked_integer
 from magnetar.judges.base import Judge
+from magnetar.judges.combined import CombinedJudge
 from magnetar.judges.wrappers.cache import Cached
 from magnetar.judges.wrappers.pace import Batched, RateLimited, check_rate
 from magnetar.judges.wrappers.paths import checked_file
@@ -43,7 +44,8 @@ def wrap(judge: Judge, options: Mapping[str, Any]) -> Judge:
 
     From the outside in: both orders (where the judge is asked in both), record, cache, calls, rate, judge. So each
     order is kept and recorded by itself, the record holds what the cache answered too, and only what the cache lacks
-    is cut into calls and limited.
+    is cut into calls and limited. Around a panel of judges means around each of them, so that a panel of other weights,
+    or one judge of it, finds the same answers.
 
     Args:
         judge: A judge as its kind builds it.
@@ -58,6 +60,8 @@ def wrap(judge: Judge, options: Mapping[str, Any]) -> Judge:
     given = {option: value for option, value in options.items() if value is not None}
     if not given:
         return judge
+    if isinstance(judge, CombinedJudge):
+        return judge.with_judges({name: wrap(member, given) for name, member in judge.judges.items()})
     symmetrized = isinstance(judge, Symmetrized)
     inner = judge.judge if isinstance(judge, Symmetrized) else judge
     size = given.get("questions_per_call")

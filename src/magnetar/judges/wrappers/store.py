@@ -29,6 +29,7 @@ APPLICATION = 0x6D676E74  # "mgnt", in the file's header
 SCHEMA = 1
 TABLE = "CREATE TABLE answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 KEYS_PER_QUERY = 500
+SMALLEST_DATABASE = 512  # bytes, one page of the smallest size
 BUSY_SECONDS = 60.0
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """What SQLite says of damaged files; an ordinary error, since our statements are right, is one about the file."""
@@ -128,7 +129,7 @@ class AnswerStore:
             for attempt in range(3):
                 try:
                     return action(self._connect())
-                except (sqlite3.DatabaseError, _DamagedError) as error:
+                except (sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError) as error:
                     if attempt == 2 or not self._is_damage(error):
                         raise self._trouble(error) from error
                     self._rebuild(error)
@@ -141,6 +142,9 @@ class AnswerStore:
         if self._connection is not None and self._opened is not None and self._opened[0] == os.getpid():
             self._connection.close()  # SQLite leaves the files of a database that was moved alone
         self._connection = None
+        with contextlib.suppress(FileNotFoundError):
+            if 0 < os.stat(self.path).st_size < SMALLEST_DATABASE:  # SQLite would take it for an empty one
+                raise _DamagedError("it is too short for a database")
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=16
         )
@@ -174,7 +178,7 @@ class AnswerStore:
             "the cache %r is damaged (%s); it is kept as %r, and %d whole answers of it were taken over into a new "
             "file",
             str(self.path),
-            damage,
+            str(damage),  # not the error, which would keep this object alive with the record
             str(aside),
             len(rows),
         )
@@ -205,7 +209,8 @@ class AnswerStore:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is ours and whole, or make the table in a new one."""
     with _transaction(connection, "DEFERRED"):  # one view, whatever other processes do meanwhile
-        schema = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        # As bytes: what is damaged need not be text.
+        schema = connection.execute("SELECT CAST(sql AS BLOB) FROM sqlite_master").fetchall()
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not schema and application == version == 0:
@@ -215,9 +220,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(TABLE.replace("TABLE answers", "TABLE IF NOT EXISTS answers"))
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
-    elif (schema, application, version) != ([("table", "answers", TABLE)], APPLICATION, SCHEMA):
+    elif (schema, application, version) != ([(TABLE.encode(),)], APPLICATION, SCHEMA):
         ours = application == APPLICATION
-        table = ("table", "answers", TABLE) in schema
+        table = (TABLE.encode(),) in schema
         if ours and not table and SCHEMA < version < 256:
             raise JudgeError(
                 f"the cache {str(path)!r} is of version {version}, expected {SCHEMA}; upgrade magnetar, or name "
