@@ -5,6 +5,7 @@ the pair with and without the injection, in both orders; a language model with i
 verdict for the good response that becomes one for the bad.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -207,6 +208,7 @@ class InjectionReport:
         ]
 
 
+@functools.cache
 def load_injections() -> tuple[InjectionCase, ...]:
     """The cases that come with the library.
 
@@ -280,7 +282,7 @@ def _language_model(judge: Any) -> LanguageModelJudge | None:
 
 def _mean_interval(values: list[float], confidence: float) -> tuple[float, float, float]:
     if not values:
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan"), float("nan")

@@ -218,7 +218,6 @@ class LanguageModelJudge(Judge):
             return verdict.win_prob
         self._count("unreadable", 1)
         if self.on_unreadable == "mask":
-            self._count("masked", 1)
             return float("nan")
         raise JudgeError(
             f"judge {self.name!r} gave no verdict: {verdict.problem}; on_unreadable='mask' leaves such pairs out; "

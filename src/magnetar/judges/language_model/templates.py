@@ -38,9 +38,9 @@ class Choices:
         for word in words:
             if not isinstance(word, str) or not word or word != word.strip():
                 raise JudgeError(f"choice {word!r}, expected text without blanks around it; put it in quotes in YAML")
-        for word in words:
+        for at, word in enumerate(words):
             # A token that begins two choices would decide for neither.
-            clash = [other for other in words if other is not word and other.startswith(word)]
+            clash = [other for place, other in enumerate(words) if place != at and other.startswith(word)]
             if clash:
                 raise JudgeError(
                     f"choice {word!r} is how {clash[0]!r} begins, so that a first token cannot tell them apart; "

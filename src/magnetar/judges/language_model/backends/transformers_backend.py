@@ -1,5 +1,6 @@
 """A language model in this process, through transformers: batches of a token budget, exact probabilities."""
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +8,7 @@ from typing import Any
 
 import jinja2
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from magnetar.errors import JudgeError
 from magnetar.judges.language_model.answers import choice_of_token
@@ -20,13 +21,16 @@ __all__ = ["TransformersBackend"]
 
 OTHERS = "\0"
 """Before the likeliest token that belongs to no choice, which stands for all of them; no choice begins so."""
+SHORTEST_SHARED = 16
+"""From so many common tokens on they are read once for all questions."""
 
 
 class TransformersBackend(Backend):
     """A causal language model of transformers, asked in batches.
 
     The probabilities of the choices are those of the next token over the whole vocabulary, so nothing is missing from
-    them. Rows are padded on the left, and only the last position's logits are computed.
+    them. Rows are padded on the left, only the last position's logits are computed, and what
+    all questions of a call begin with is read once.
     """
 
     def __init__(
@@ -58,7 +62,11 @@ class TransformersBackend(Backend):
         self.tokenizer = tokenizer
         self.tokens_per_batch = tokens_per_batch
         self.fingerprint = fingerprint
-        self._takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if takes_keep else {}
+        # Sliding windows and recurrent states cannot be taken up after padding.
+        layers = getattr(model.config.get_text_config(), "layer_types", None) or ()
+        self._can_share = all(kind == "full_attention" for kind in layers)
         self._choice_ids: dict[Choices, torch.Tensor] = {}
 
     @classmethod
@@ -150,21 +158,43 @@ class TransformersBackend(Backend):
     def replies(self, questions: Sequence[Sequence[Message]], asking: Asking) -> Iterator[tuple[int, Reply]]:
         """Ask batch by batch, longest first; see `Backend.replies`."""
         rows = [self.token_ids(question) for question in questions]
-        room = 0 if asking.logprobs != "never" else asking.max_new_tokens
-        answer: Callable[[list[list[int]], Asking], list[Reply]]
-        answer = self._probable if asking.logprobs != "never" else self._written
-        for batch in _batches([len(row) + room for row in rows], self.tokens_per_batch):
+        probable = asking.logprobs != "never"
+        shared = _common_start(rows) if probable and self._can_share else 0
+        past = self._read_once(rows[0][:shared]) if shared >= SHORTEST_SHARED else None
+        shared = shared if past is not None else 0
+        room = 0 if probable else asking.max_new_tokens
+        for batch in _batches([len(row) - shared + room for row in rows], self.tokens_per_batch):
             asking.count("calls", len(batch))
             asking.count("tokens_in", sum(len(rows[at]) for at in batch))
-            yield from zip(batch, answer([rows[at] for at in batch], asking), strict=True)
+            asked = [rows[at][shared:] for at in batch]
+            answers = self._probable(asked, asking, past, shared) if probable else self._written(asked, asking)
+            yield from zip(batch, answers, strict=True)
 
     @torch.inference_mode()
-    def _probable(self, rows: list[list[int]], asking: Asking) -> list[Reply]:
+    def _read_once(self, ids: list[int]) -> DynamicCache | None:
+        """Keys and values of what all questions begin with: the system text, and whatever the template puts first."""
+        past = self.network(
+            input_ids=torch.tensor([ids], device=self.network.device), use_cache=True, **self._last_only
+        ).past_key_values
+        return past if isinstance(past, DynamicCache) else None
+
+    @torch.inference_mode()
+    def _probable(self, rows: list[list[int]], asking: Asking, past: DynamicCache | None, shared: int) -> list[Reply]:
         """Probabilities of the choices at the first place of the reply."""
         input_ids, mask = self._padded(rows)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        keep = {"logits_to_keep": 1} if self._takes_keep else {}
-        output = self.network(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False, **keep)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0) + shared
+        if past is not None:
+            past = copy.deepcopy(past)
+            past.batch_repeat_interleave(len(rows))
+            mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=-1)
+        output = self.network(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=past is not None,
+            **self._last_only,
+        )
         logp = output.logits[:, -1].float().log_softmax(-1).cpu()
         words = asking.choices.words
         belongs = self._belongs(asking.choices, logp.shape[-1])
@@ -221,6 +251,15 @@ class TransformersBackend(Backend):
             ids[at, width - len(row) :] = torch.tensor(row, dtype=torch.long)
             mask[at, width - len(row) :] = 1
         return ids.to(self.network.device), mask.to(self.network.device)
+
+
+def _common_start(rows: list[list[int]]) -> int:
+    """How many tokens all rows begin with; each keeps at least one of its own."""
+    if len(rows) < 2:
+        return 0
+    low, high = min(rows), max(rows)
+    limit = min(map(len, rows)) - 1
+    return next((at for at in range(limit) if low[at] != high[at]), limit)
 
 
 def _batches(lengths: list[int], budget: int) -> list[list[int]]:
