@@ -84,7 +84,7 @@ def test_the_server_gives_the_probabilities_of_transformers(vllm_url, expected):
 
 def test_a_question_longer_than_the_servers_context_is_one_clear_error_and_can_be_cut(vllm_url):
     long = "word " * 4000
-    with pytest.raises(JudgeError, match="HTTP 400: .*; set max_length to less than the model's context"):
+    with pytest.raises(JudgeError, match=r"HTTP 400: .*; set max_length to less than the model's context"):
         served(vllm_url).pair_win_prob(["p"], [long], ["short"])
     judge = served(vllm_url, max_length=2000, min_choice_mass=0.0)
     assert 0.0 < judge.pair_win_prob(["p"], [long], ["short"])[0] < 1.0

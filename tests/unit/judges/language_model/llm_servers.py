@@ -141,7 +141,9 @@ class FaultyProxy:
             with error:
                 return {"status": error.code, "body": error.read().decode()}
 
-    def _handler(proxy) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        proxy = self
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 

@@ -148,8 +148,9 @@ def test_the_identity_belongs_to_weights_template_and_settings(tmp_path, verdict
         TransformersBackend.from_pretrained(verdict_folder, tokens_per_batch=7), name="other", on_unreadable="mask"
     )
     assert renamed.identity() == judge.identity()
-    with pytest.raises(JudgeError, match="was given as an object, so that its answers cannot be kept"):
-        LanguageModelJudge(TransformersBackend(backend.network, backend.tokenizer, name="m")).identity()
+    # A model given as an object is known by its weights, too.
+    given = LanguageModelJudge(TransformersBackend(backend.network, backend.tokenizer, name="m"))
+    assert given.identity() == judge.identity()
 
 
 def test_questions_longer_than_the_model_are_cut_and_counted(backend):

@@ -1,9 +1,8 @@
 """A language model in this process, through transformers: batches of a token budget, exact probabilities."""
 
 import copy
-import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -13,7 +12,6 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from magnetar.errors import JudgeError
 from magnetar.judges.language_model.answers import choice_of_token
 from magnetar.judges.language_model.backends.base import Asking, Backend, Reply
-from magnetar.judges.language_model.backends.weights import weights_fingerprint
 from magnetar.judges.language_model.templates import Choices
 from magnetar.types import Message
 
@@ -40,7 +38,6 @@ class TransformersBackend(Backend):
         *,
         name: str,
         tokens_per_batch: int = 8192,
-        fingerprint: Callable[[], str] | None = None,
     ) -> None:
         """Take a loaded model.
 
@@ -49,8 +46,6 @@ class TransformersBackend(Backend):
             tokenizer: Its tokenizer.
             name: What it is called.
             tokens_per_batch: Budget of one forward pass in tokens, padding included.
-            fingerprint: Says which weights these are, asked once and only when answers are kept; None when unknown,
-                and then they cannot be kept.
 
         Raises:
             JudgeError: If the budget is not positive.
@@ -61,7 +56,7 @@ class TransformersBackend(Backend):
         self.network = model.eval()
         self.tokenizer = tokenizer
         self.tokens_per_batch = tokens_per_batch
-        self.fingerprint = fingerprint
+        self._digest: str | None = None
         takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if takes_keep else {}
         # Sliding windows and recurrent states cannot be taken up after padding.
@@ -87,7 +82,7 @@ class TransformersBackend(Backend):
         Raises:
             ModelError: If the model cannot be loaded.
         """
-        from magnetar.modeling.loading import DEMO_MODEL, demo_model_folder, load_policy
+        from magnetar.modeling.loading import load_policy
 
         model, tokenizer = load_policy(source, dtype=dtype)
         if device is None:
@@ -95,29 +90,16 @@ class TransformersBackend(Backend):
             if torch.accelerator.is_available():
                 # The current device, not the first: in a distributed run each process has its own.
                 device = f"{torch.accelerator.current_accelerator()}:{torch.accelerator.current_device_index()}"
-        place = str(demo_model_folder()) if source == DEMO_MODEL else source
         network: Any = model.to(device)  # type: ignore[arg-type]
-        return cls(
-            network,
-            tokenizer,
-            name=source,
-            tokens_per_batch=tokens_per_batch,
-            fingerprint=functools.cache(functools.partial(weights_fingerprint, place)),
-        )
+        return cls(network, tokenizer, name=source, tokens_per_batch=tokens_per_batch)
 
     def identity(self) -> Mapping[str, Any]:
-        """The weights, their floating-point type, and how a chat is written."""
-        if self.fingerprint is None:
-            raise JudgeError(
-                f"model {self.model!r} was given as an object, so that its answers cannot be kept; load it by name, "
-                "or give TransformersBackend a fingerprint"
-            )
-        return {
-            "backend": "transformers",
-            "weights": self.fingerprint(),
-            "dtype": str(self.network.dtype),
-            "chat_template": str(self.tokenizer.chat_template),
-        }
+        """The weights in memory, with their floating-point type, and the tokenizer with its chat template."""
+        if self._digest is None:
+            from magnetar.modeling.classifier_files import digest_of_model
+
+            self._digest = digest_of_model(self.network, self.tokenizer)
+        return {"backend": "transformers", "weights": self._digest}
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text."""
