@@ -10,6 +10,7 @@ from typing import Any
 from magnetar.errors import JudgeError
 from magnetar.judges.base import Judge
 from magnetar.judges.checks import FloatArray
+from magnetar.judges.function_identity import function_identity, function_name
 from magnetar.judges.pointwise import ScalarJudge
 from magnetar.types import Prompt
 
@@ -37,7 +38,8 @@ class FunctionJudge(Judge):
             function: Takes three sequences of length N, returns N numbers in [0, 1].
             name: What reports call the judge; the function's own name when None.
             version: Part of `identity`: change it when the answers change, for instance because of a file that the
-                function reads. The text of the function's module is part of it anyway.
+                function reads. The text of the function's module and the values bound to the function are part of it
+                anyway, and where these cannot be told the version is needed.
 
         Raises:
             JudgeError: If the function cannot take those three arguments.
@@ -186,22 +188,3 @@ def _check_signature(function: Callable[..., object], name: str, count: int, for
             f"{name} has the signature {signature}, expected {form} (or, with a parameter named `responses`, "
             f"{SCORE_FORM}): {error}"
         ) from error
-
-
-def function_identity(function: Callable[..., object], version: str | None) -> dict[str, Any]:
-    """Name and version of a function, and the text of its module, in which its helpers stand too."""
-    try:
-        source = inspect.getsource(inspect.getmodule(function) or function)
-    except (TypeError, OSError) as error:
-        if version is None:
-            raise JudgeError(
-                f"the source of {function_name(function)} cannot be read ({error}), so that its answers cannot be "
-                "kept; give the judge a version=..."
-            ) from error
-        source = ""
-    return {"function": function_name(function), "version": version, "source": source}
-
-
-def function_name(function: Callable[..., object]) -> str:
-    """Module and name of a function."""
-    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"

@@ -63,7 +63,7 @@ class PointwiseJudge(Judge):
         self._count("responses", len(responses))
         answered = np.zeros(len(prompts), dtype=bool)
         for index, answer in self._iter_features(prompts, responses):
-            asked, read = [prompts[at] for at in index], [responses[at] for at in index]
+            asked, read = [prompts[int(at)] for at in index], [responses[int(at)] for at in index]
             features = validate_features(answer, asked, read, self.name)
             mark_answered(answered, index, self.name)
             yield np.asarray(index, dtype=np.intp), features

@@ -65,7 +65,7 @@ class PairJudge(Judge):
         order = np.arange(len(prompts))[::-1]
         for start in range(0, len(order), self.size):
             index = order[start : start + self.size]
-            questions = [(prompts[at], first[at], second[at]) for at in index.tolist()]
+            questions = [(prompts[at], first[at], second[at]) for at in map(int, index)]
             if len(self.asked) + len(questions) > self.fails_after:
                 raise RuntimeError("the judge broke")
             time.sleep(self.seconds)
