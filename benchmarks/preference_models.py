@@ -29,7 +29,7 @@ from magnetar.judges import build_judge
 from magnetar.judges.card import CARD_FILE, read_card
 from magnetar.training import checkpoints
 from magnetar.training.preference import PreferenceConfig, PreferenceTrainer
-from magnetar.training.preference.models import load_classifier
+from magnetar.training.preference.models import load_for_training
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_pairs.jsonl.gz"
 RESULTS = Path(__file__).parent / "results" / "preference_models.json"
@@ -58,7 +58,7 @@ def train_judge(kind: str, train: Dataset, folder: Path, options: argparse.Names
         use_cpu=options.cpu,
         report_to="none",
     )
-    model, tokenizer = load_classifier("demo", args.num_labels, dtype="bfloat16")
+    model, tokenizer = load_for_training("demo", args.num_labels, dtype="bfloat16")
     layers = range(options.from_layer, int(model.config.num_hidden_layers))
     names = [
         f"layers.{layer}.{part}.{name}"

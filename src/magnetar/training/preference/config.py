@@ -71,6 +71,9 @@ class PreferenceConfig(TrainingArguments):
     share_beginnings: bool = _setting(
         True, "Read what both inputs of a pair have in common once, where the model allows; the loss is the same."
     )
+    use_trl: bool = _setting(
+        False, "Train kind 'reward' on hard labels with TRL's RewardTrainer instead of ours; the losses are the same."
+    )
     disable_dropout: bool = _setting(True, "Set dropout to zero, so that both responses see the same network.")
     overwrite_output_dir: bool = _setting(False, "Allow an output folder that holds another run; it is replaced.")
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from magnetar.data.prompts import prompt_text
 from magnetar.errors import DataError, JudgeError
 from magnetar.judges.fitting import Question, fit_questions
-from magnetar.judges.prompts import as_messages
+from magnetar.judges.prompts import response_text
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.reading import lay_out_pairs, pad_pairs
 from magnetar.types import Prompt
@@ -56,15 +56,9 @@ def texts_of_pair(
         orders = ((first, second), (second, first))
         one, other = (template.format(prompt=shown, first=a, second=b) for a, b in orders)
         return one, other, True
-    if tokenizer.chat_template:
-        turns = as_messages(prompt)
-        one, other = (
-            str(tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": text}], tokenize=False))
-            for text in (first, second)
-        )
-        return one, other, False  # a chat template writes the special tokens itself
-    beginning = prompt_text(prompt) + ("" if isinstance(prompt, str) else "\n\n")
-    return beginning + first, beginning + second, True
+    # A chat template writes the special tokens itself.
+    one, other = (response_text(tokenizer, prompt, text) for text in (first, second))
+    return one, other, not tokenizer.chat_template
 
 
 def encode_pairs(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: PreferenceConfig) -> EncodedPairs:

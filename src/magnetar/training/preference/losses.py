@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magnetar.modeling.general_preference import skew_score, unit_length
+
 __all__ = [
     "bradley_terry_loss",
     "cost_loss",
@@ -70,24 +72,17 @@ def cost_loss(
 
 
 def embedding_score(first: Tensor, second: Tensor, normalize: bool = True) -> Tensor:
-    r"""Skew-symmetric score of one embedding over another, ``s = Σ_k v₁[2k] v₂[2k+1] − v₁[2k+1] v₂[2k]``.
-
-    Each pair of dimensions is a plane, and the score adds up signed areas: ``s(a, b) = −s(b, a)`` and three embeddings
-    at 120° to each other beat each other in a circle.
+    """`skew_score` of embeddings, scaled to unit length first if asked.
 
     Args:
-        first: v₁, shape (..., D), D even.
-        second: v₂, a shape that broadcasts with it.
+        first: Shape (..., D), D even.
+        second: A shape that broadcasts with it.
         normalize: Whether embeddings are scaled to unit length, so that the score lies in [−1, 1].
 
     Returns:
         The broadcast shape without D.
-
-    Source: arXiv:2410.02197, section 4 (the scale of each plane is one for all prompts here).
     """
-    if normalize:
-        first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
-    return (first[..., 0::2] * second[..., 1::2] - first[..., 1::2] * second[..., 0::2]).sum(-1)
+    return skew_score(unit_length(first), unit_length(second)) if normalize else skew_score(first, second)
 
 
 def general_preference_loss(

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from magnetar.errors import ModelError
-from magnetar.modeling.loading import DEMO_MODEL, demo_model_folder, ensure_pad_token, load_tokenizer
+from magnetar.modeling.loading import ensure_pad_token, load_tokenizer, locate_model
 from magnetar.training.preference.config import PreferenceConfig
 
-__all__ = ["head_names", "load_classifier", "prepare_classifier"]
+__all__ = ["head_names", "load_for_training", "prepare_classifier"]
 
 
-def load_classifier(
+def load_for_training(
     model: str,
     num_labels: int,
     *,
@@ -41,12 +41,17 @@ def load_classifier(
             below the head are missing.
         MissingDependencyError: The embedded model was asked for and its packages are not installed.
     """
+    source = locate_model(model, revision)
+    if source.base is not None:
+        raise ModelError(
+            f"{model!r} is an adapter, and another one would be trained on its base, {source.base.name!r}; merge it "
+            "first (merge_and_unload), or give the base model"
+        )
     tokenizer = load_tokenizer(model, revision=revision, trust_remote_code=trust_remote_code)
-    place = str(demo_model_folder()) if model == DEMO_MODEL else model
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
     try:
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            place,
+            source.place,
             num_labels=num_labels,
             dtype=dtype,
             revision=revision or "main",

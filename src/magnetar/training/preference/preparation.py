@@ -12,7 +12,7 @@ from magnetar.errors import ConfigError, DataError, ModelError
 from magnetar.modeling.classifiers import tree_obstacle
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.encoding import EncodedPairs, encode_pairs
-from magnetar.training.preference.models import load_classifier, prepare_classifier
+from magnetar.training.preference.models import load_for_training, prepare_classifier
 
 __all__ = ["PreparedRun", "prepare_run"]
 
@@ -64,7 +64,7 @@ def prepare_run(
         args._n_gpu = 1
     set_seed(args.seed)  # the head's and an adapter's random start belong to the run's seed
     if isinstance(model, str):
-        model, loaded = load_classifier(model, args.num_labels)
+        model, loaded = load_for_training(model, args.num_labels)
         tokenizer = tokenizer or loaded
     if tokenizer is None:
         raise ModelError("processing_class is None, expected the model's tokenizer (give one, or name the model by id)")
@@ -104,7 +104,7 @@ def _say_what_was_cut(train: EncodedPairs, args: PreferenceConfig) -> None:
     total = len(train.dataset) + train.dropped
     if train.cut:
         print(
-            f"{train.cut} of {total} pairs are longer than max_length={args.max_length} tokens: their beginning is cut"
+            f"{train.cut} of {total} pairs have an input of more than max_length={args.max_length} tokens: cut to fit"
         )
     if train.dropped:
         print(f"dropped {train.dropped} of {total} pairs longer than max_length={args.max_length} tokens")

@@ -113,14 +113,18 @@ class SavesRun(Trainer):
         self.accelerator.wait_for_everyone()
         return folder
 
-    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest goes through as it is
-        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         """Train; see `transformers.Trainer.train`.
 
         Args:
             resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
-            **kwargs: Passed on.
+            trial: Passed on.
+            ignore_keys_for_eval: Passed on.
 
         Returns:
             The result of `transformers.Trainer.train`.
@@ -141,7 +145,7 @@ class SavesRun(Trainer):
         elif self.args.should_save:
             checkpoints.remove_all(run_dir)
         with self.signals.installed():
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            result = super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
         if self.signals.received is not None and self.state.global_step < self.state.max_steps:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
         return result
