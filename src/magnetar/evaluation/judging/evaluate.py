@@ -17,6 +17,7 @@ from magnetar.evaluation.judging.measures import (
     Disagreement,
     JudgeEvaluation,
     LabelMeasures,
+    LengthCurve,
     LengthMeasures,
 )
 from magnetar.evaluation.judging.pairs import FloatArray, JudgedPairs, Pairs, ask_pairs, prompt_numbers
@@ -39,6 +40,7 @@ NO_GROUPS = "no prompt has three different responses"
 CLIP = 1e-6
 CALIBRATION_BINS = 10
 CALIBRATED_DRAWS = 200
+LENGTH_BINS = 5
 
 
 def evaluate_judge(
@@ -146,6 +148,7 @@ def measure_judge(
         cycles_note=cycles if isinstance(cycles, str) else None,
         length_correlation=length["correlation"],
         prefers_longer=length["prefers_longer"],
+        length_curve=_length_curve(part),
         labels=labels,
         confidence=resampling.confidence,
         bootstrap=resampling.bootstrap,
@@ -223,6 +226,26 @@ def _shared_length_measures(part: _Answered) -> dict[str, Estimate]:
             "correlation": part.over_orders(lambda p, d: mirrored_spearman(p - 0.5, d), part.length_N),
             "prefers_longer": ratio(towards, np.abs(longer), share=True),
         }
+    )
+
+
+def _length_curve(part: _Answered) -> LengthCurve:
+    apart = np.abs(part.length_N)
+    rows = np.flatnonzero(apart)
+    rows = rows[np.argsort(apart[rows], kind="stable")]
+    bins = [rows[part_rows] for part_rows in np.array_split(np.arange(len(rows)), LENGTH_BINS) if len(part_rows)]
+    first_longer = part.length_N > 0
+
+    def mean_for_longer(value_N: FloatArray) -> list[float]:
+        towards = np.where(first_longer, value_N, 1.0 - value_N)
+        return [float(towards[inside].mean()) for inside in bins]
+
+    labels = part.pairs.label_N
+    return LengthCurve(
+        [float(apart[inside].mean()) for inside in bins],
+        [len(inside) for inside in bins],
+        mean_for_longer(part.answers_NK.mean(1)),
+        None if labels is None else mean_for_longer(labels),
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Disagreement",
     "JudgeEvaluation",
     "LabelMeasures",
+    "LengthCurve",
     "LengthMeasures",
     "plain",
 ]
@@ -40,6 +41,25 @@ class Calibration:
     error_if_calibrated: float | None
     equal_width: Bins
     equal_mass: Bins
+
+
+@dataclass(frozen=True)
+class LengthCurve:
+    """How the preference for the longer response grows with how much longer it is.
+
+    Pairs of different length in up to five bins of equal mass, by the absolute difference in characters.
+
+    Attributes:
+        difference: Mean difference in each bin, characters.
+        pairs: Number of pairs in each bin.
+        judge: Mean P(the longer one wins) by the judge.
+        labels: The same by the labels; None without labels.
+    """
+
+    difference: list[float]
+    pairs: list[int]
+    judge: list[float]
+    labels: list[float] | None
 
 
 @dataclass(frozen=True)
@@ -169,6 +189,7 @@ class JudgeEvaluation:
         cycles_note: Why not; None when they were.
         length_correlation: Spearman correlation of the difference in length, in characters, with P.
         prefers_longer: Share of pairs of different length in which the judge prefers the longer; ties one half.
+        length_curve: How the preference for the longer grows with the difference.
         labels: The judge against labels; None without labels.
         confidence: Nominal coverage of the intervals.
         bootstrap: Resamples behind them; prompts are the unit.
@@ -189,6 +210,7 @@ class JudgeEvaluation:
     cycles_note: str | None
     length_correlation: Estimate
     prefers_longer: Estimate
+    length_curve: LengthCurve
     labels: LabelMeasures | None
     confidence: float
     bootstrap: int
