@@ -1,7 +1,8 @@
 """Language-model judges on vLLM: its server with log-probabilities, and its engine in process.
 
 vLLM wants an environment of its own. MAGNETAR_VLLM_PYTHON names its Python, in which Magnetar is installed too
-(`pip install --no-deps -e .`); the engine runs there, and answers are compared with transformers here.
+(`pip install datasets scipy pyyaml peft`, then `pip install --no-deps -e .`); the engine runs there, and its answers are
+compared with those of transformers here.
 """
 
 import json
