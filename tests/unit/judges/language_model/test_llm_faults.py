@@ -12,6 +12,7 @@ import pytest
 from llm_servers import free_port, with_logprobs
 
 from magnetar.errors import JudgeError
+from magnetar.judges import build_judge
 from magnetar.judges.language_model import LanguageModelJudge
 from magnetar.judges.language_model.backends.endpoint import EndpointBackend
 from magnetar.judges.language_model.backends.failures import retry_after_seconds
@@ -321,3 +322,21 @@ def test_a_key_that_goes_missing_is_one_clear_error(ask_proxy, monkeypatch):
     monkeypatch.delenv("MY_JUDGE_KEY")
     with pytest.raises(JudgeError, match=r"MY_JUDGE_KEY, which is to hold the key for http.*, is not set"):
         judge.pair_win_prob(*ONE)
+
+
+def test_a_run_that_fails_midway_is_taken_up_where_it_stopped(proxy, verdict_folder, tmp_path, plain):
+    """With a cache around both orders, nothing that was answered is asked again."""
+    spec = {"kind": "llm", "model": verdict_folder, "base_url": proxy.url, "concurrency": 2}
+    cache = str(tmp_path / "answers.sqlite")
+    proxy.faults.extend([{}] * 7)
+    proxy.always = {"status": 404, "body": error_body("gone")}
+    with pytest.raises(JudgeError, match="HTTP 404"):
+        build_judge(spec, cache=cache).pair_win_prob(PROMPTS, FIRST, SECOND)
+    proxy.reset()
+    judge = build_judge(spec, cache=cache)
+    assert isinstance(judge.pair_win_prob(PROMPTS, FIRST, SECOND), np.ndarray)
+    # Six pairs are twelve questions; seven were answered, so at least three whole pairs and all but one of the rest.
+    assert 12 - 7 <= len(proxy.bodies) <= 12 - 6
+    proxy.reset()
+    judge.pair_win_prob(PROMPTS, FIRST, SECOND)
+    assert not proxy.bodies
