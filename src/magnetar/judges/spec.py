@@ -43,7 +43,7 @@ def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec
         raise JudgeError(f"judge {kind!r} takes nothing behind a colon, got {target!r}; write {known.form}")
     if known.target is not None and not target:
         raise JudgeError(f"judge {kind!r} needs a {known.target}; write {known.form}")
-    around = {option: value for option, value in merged.items() if option not in known.options}
+    around = {option: value for option, value in merged.items() if option in WRAPPER_OPTIONS}
     own = {option: value for option, value in merged.items() if option in known.options}
     parsed = JudgeSpec(kind, target, own, around)
     check_wrapper_options(str(parsed), around)
@@ -91,7 +91,9 @@ def build_judge(spec: "str | Judge | Callable[..., object] | Mapping[str, Any] |
     """
     if isinstance(spec, str | Mapping | JudgeSpec):
         parsed = parse_judge_spec(_mapping(spec) if isinstance(spec, JudgeSpec) else spec, **options)
-        return wrap(JUDGE_KINDS[parsed.kind].build(parsed), parsed.around)
+        kind = JUDGE_KINDS[parsed.kind]
+        outer = {option: value for option, value in parsed.around.items() if option not in kind.options}
+        return wrap(kind.build(parsed), outer)
     check_judge_spec(spec, **options)
     if isinstance(spec, Judge):
         return wrap(spec, options)

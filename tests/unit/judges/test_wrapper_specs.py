@@ -227,12 +227,20 @@ def test_what_is_put_around_a_panel_is_put_around_each_of_its_judges():
         ({"rule": "draw", "seed": -1}, "seed is -1"),
         ({"seed": 1}, "seed has no effect with the rule 'mean'"),
         ({"device": "cpu"}, "device is an option of the embedded panel"),
-        ({"cache": "."}, "table: judge 'matrix:cycle.json': the cache .* is a folder"),
+        ({"cache": "."}, "judge 'panel': the cache .* is a folder"),
     ],
 )
 def test_mistakes_in_a_panel_are_known_early_and_say_whose_they_are(change: dict, message: str):
     with pytest.raises(JudgeError, match=message):
         parse_judge_spec(PANEL | change)
+
+
+@pytest.mark.parametrize("spec", [PANEL, "matrix:cycle.json", "python:wrapped_judges:score"])
+def test_a_checked_spec_says_where_answers_are_kept_and_is_built_with_it(spec):  # type: ignore[no-untyped-def]
+    checked = parse_judge_spec(spec, cache="c")
+    assert checked.around == {"cache": "c"}
+    build_judge(checked).pair_win_prob(["p"], ["a"], ["b"])
+    assert kept("c") > 0
 
 
 def test_settings_of_a_combination_need_judges():

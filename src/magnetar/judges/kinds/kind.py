@@ -18,7 +18,8 @@ class JudgeSpec:
         kind: A key of `JUDGE_KINDS`.
         target: What stands behind the colon: model, file or function; None for a kind without one.
         options: Options of the judge.
-        around: Options of what is put around it, see `magnetar.judges.wrappers.options`.
+        around: Options of what is put around it, see `magnetar.judges.wrappers.options`; one that the kind deals with
+            itself stands in both.
     """
 
     kind: str

@@ -8,7 +8,7 @@ from magnetar.errors import JudgeError, MissingDependencyError
 from magnetar.judges.base import Judge
 from magnetar.judges.combined import CombinedJudge, check_combination
 from magnetar.judges.kinds.kind import JudgeKind, JudgeSpec
-from magnetar.judges.wrappers.options import WRAPPER_OPTIONS, check_wrapper_options, wrap
+from magnetar.judges.wrappers.options import WRAPPER_OPTIONS, wrap
 
 __all__ = ["KINDS"]
 
@@ -24,7 +24,6 @@ def _check_panel(spec: JudgeSpec) -> None:
     useless = sorted(COMBINATION & set(spec.options))
     if useless:
         raise JudgeError(f"judge 'panel': {', '.join(useless)} has an effect only beside judges=[...]; name the judges")
-    check_wrapper_options(str(spec), _around(spec))
     missing = [package for package in PANEL_PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise MissingDependencyError(
