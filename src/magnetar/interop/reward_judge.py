@@ -50,6 +50,8 @@ class RewardFunctionJudge(ScalarJudge):
         self.columns = dict(columns or {})
         self.temperature = check_temperature(temperature)
         self.version = version
+        if inspect.iscoroutinefunction(function):
+            raise JudgeError(f"{self.name} is asynchronous, which a judge is not; give an ordinary function")
         try:
             inspect.signature(function).bind(prompts=[], completions=[], **self.columns)
         except (TypeError, ValueError) as error:
@@ -62,8 +64,6 @@ class RewardFunctionJudge(ScalarJudge):
         completions = [completion_for_trl(p, r) for p, r in zip(prompts, responses, strict=True)]
         repeated = {key: [value] * len(prompts) for key, value in self.columns.items()}
         rewards: Any = self.function(prompts=list(prompts), completions=completions, **repeated)
-        if inspect.isawaitable(rewards):
-            raise JudgeError(f"{self.name} is asynchronous, which a judge is not; give an ordinary function")
         for prompt, response, reward in zip(prompts, responses, rewards, strict=False):
             if reward is None:
                 raise JudgeError(
