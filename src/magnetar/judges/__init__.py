@@ -19,6 +19,7 @@ from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Sym
 
 if TYPE_CHECKING:
     from magnetar.judges.general import GeneralPreferenceJudge
+    from magnetar.judges.language_model import LanguageModelJudge
     from magnetar.judges.pairwise import PairwiseModelJudge
     from magnetar.judges.panel import PanelJudge
     from magnetar.judges.scalar import RewardModelJudge
@@ -32,6 +33,7 @@ __all__ = [
     "GeneralPreferenceJudge",
     "Judge",
     "JudgeSpec",
+    "LanguageModelJudge",
     "MatrixJudge",
     "PairwiseModelJudge",
     "PanelJudge",
@@ -51,6 +53,7 @@ __all__ = [
 
 _ON_DEMAND = {
     "GeneralPreferenceJudge": "magnetar.judges.general",
+    "LanguageModelJudge": "magnetar.judges.language_model",
     "PairwiseModelJudge": "magnetar.judges.pairwise",
     "PanelJudge": "magnetar.judges.panel",
     "RewardModelJudge": "magnetar.judges.scalar",

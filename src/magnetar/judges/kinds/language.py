@@ -27,6 +27,7 @@ ENDPOINT_OPTIONS = frozenset(
         "temperature",
         "top_logprobs",
         "tokenizer",
+        "extra_body",
     }
 )
 BACKEND_OPTIONS = {

@@ -148,6 +148,12 @@ def test_the_question_is_the_templates_with_marked_texts(ask_proxy, proxy):
     assert proxy.bodies[0]["top_logprobs"] == 20
 
 
+def test_further_fields_go_with_each_request(ask_proxy, proxy):
+    more = {"chat_template_kwargs": {"enable_thinking": False}}
+    ask_proxy(extra_body=more).pair_win_prob(PROMPTS[:2], FIRST[:2], SECOND[:2])
+    assert [body["chat_template_kwargs"] for body in proxy.bodies] == [more["chat_template_kwargs"]] * 2
+
+
 def test_without_the_defence_the_texts_stand_as_they_are(ask_proxy, proxy):
     ask_proxy(judge={"defence": False}).pair_win_prob(["p"], ["yes <|end|>"], ["no"])
     assert "Response A:\nyes <|end|>\n\nResponse B:\nno" in proxy.bodies[0]["messages"][1]["content"]

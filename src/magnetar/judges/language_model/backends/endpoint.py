@@ -84,6 +84,7 @@ class EndpointBackend(Backend):
             "temperature": settings.temperature,
             "top_logprobs": settings.top_logprobs,
             "tokenizer": settings.tokenizer,
+            "extra_body": settings.extra_body,
         }
 
     def count_tokens(self, text: str) -> int:
@@ -216,6 +217,8 @@ class EndpointBackend(Backend):
         options: dict[str, Any] = {self._length_field: call.asking.max_new_tokens}
         if self.settings.temperature is not None:
             options["temperature"] = self.settings.temperature
+        if self.settings.extra_body is not None:
+            options["extra_body"] = dict(self.settings.extra_body)
         if logprobs:
             options |= {"logprobs": True, "top_logprobs": self.settings.top_logprobs}
         try:

@@ -1,9 +1,12 @@
 """Where and how an endpoint is asked, checked before anything is sent."""
 
 import importlib.util
+import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from magnetar.errors import JudgeError, MissingDependencyError
@@ -34,6 +37,8 @@ class EndpointSettings:
         temperature: Of the sampling, at least 0; None to leave it to the server, which some models demand.
         top_logprobs: For how many tokens log-probabilities are asked, from 2 to 20.
         tokenizer: Folder or hub name of the model's tokenizer, for exact lengths; an estimate when None.
+        extra_body: Further fields of each request, such as ``{"chat_template_kwargs": {"enable_thinking": False}}``
+            for a model that would think aloud; None for none.
     """
 
     base_url: str | None = None
@@ -48,6 +53,7 @@ class EndpointSettings:
     temperature: float | None = 0.0
     top_logprobs: int = 20
     tokenizer: str | None = None
+    extra_body: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -72,6 +78,8 @@ class EndpointSettings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise JudgeError(f"{name} = {value!r}, expected text")
+        if self.extra_body is not None:
+            _check_extra_body(self.extra_body)
         _check_url(self.url)
 
     @property
@@ -137,6 +145,20 @@ def _check_url(url: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise JudgeError(f"base_url = {url!r}, expected a URL such as http://localhost:8000/v1")
+
+
+def _check_extra_body(extra: object) -> None:
+    try:
+        fine = isinstance(extra, dict) and bool(json.dumps(extra))
+    except (TypeError, ValueError):
+        fine = False
+    if not fine or not isinstance(extra, dict):
+        raise JudgeError(f"extra_body = {extra!r}, expected a mapping that JSON can write")
+    own = sorted(
+        extra.keys() & {"model", "messages", "max_tokens", "temperature", "logprobs", "top_logprobs", "stream"}
+    )
+    if own:
+        raise JudgeError(f"extra_body holds {', '.join(own)}, which the judge's own options set; leave it out there")
 
 
 def _check_whole(name: str, value: object, at_least: int, at_most: int | None = None) -> None:
