@@ -90,7 +90,8 @@ def length_chart(curve: LengthCurve) -> Markup:
         for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     parts += [
-        f'<text class="tick" x="{x(tick):.1f}" y="{floor + 15:.1f}" text-anchor="middle">{compact(tick)}</text>'
+        f'<text class="tick" x="{x(tick):.1f}" y="{floor + 15:.1f}" '
+        f'text-anchor="{"end" if tick == ticks[-1] else "middle"}">{compact(tick)}</text>'
         for tick in ticks
     ]
     parts.append(f'<line class="mark" x1="{LEFT}" x2="{LEFT + side}" y1="{y(0.5):.1f}" y2="{y(0.5):.1f}"/>')

@@ -105,17 +105,17 @@ def judge_verdict(evaluation: JudgeEvaluation) -> str:
     accuracy = labels.accuracy
     if accuracy.low is None:
         return f"There is no interval ({accuracy.note}), so this says nothing about other prompts."
+    name, best = max(labels.baselines.items(), key=lambda item: _known(item[1].accuracy.value))
+    better = best.difference.low is not None and best.difference.low > 0.0
+    worse = best.difference.high is not None and best.difference.high < 0.0
     if not accuracy.excludes(0.5):
-        return (
-            f"The {accuracy.confidence:.0%} interval includes 50%: no better than a coin, as far as these pairs tell."
-        )
+        rule = f", and worse than “{name}”" if worse else ""
+        return f"The {accuracy.confidence:.0%} interval includes 50%: not shown to be better than a coin{rule}."
     if accuracy.value < 0.5:
         return "The judge is wrong more often than a coin: it prefers what the labels do not."
-    name, best = max(labels.baselines.items(), key=lambda item: _known(item[1].accuracy.value))
-    difference = best.difference
-    if difference.low is not None and difference.low > 0.0:
+    if better:
         return f"Better than a coin, and than “{name}”, the best of the simple ways to judge."
-    if difference.high is not None and difference.high < 0.0:
+    if worse:
         return f"Better than a coin, but worse than “{name}”."
     return f"Better than a coin; whether it is better than “{name}” these pairs do not tell."
 

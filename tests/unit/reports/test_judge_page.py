@@ -107,7 +107,7 @@ def test_without_labels_the_page_claims_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("right", "count", "words"),
     [
-        (0.5, 40, "no better than a coin"),
+        (0.5, 40, "not shown to be better than a coin"),
         (0.02, 60, "wrong more often"),
         (0.98, 60, "whether it is better than “longer wins” these pairs do not tell"),
     ],
@@ -122,7 +122,10 @@ def test_the_verdict_names_the_better_baseline_and_the_worse() -> None:
     label = np.array(data["win_prob"])
     judge = ScoreFunctionJudge(longer)
     good = evaluate_judge(judge, data, baselines={"oracle": label}, max_group=0)
-    assert "worse than “oracle”" in judge_verdict(good)
+    assert "but worse than “oracle”" in judge_verdict(good)
+    lost = rows(40, 0.5)
+    found = evaluate_judge(judge, lost, baselines={"oracle": lost["win_prob"]}, max_group=0)
+    assert "than a coin, and worse than “oracle”" in judge_verdict(found)
     other = {**data, "first": [f"a{i}" for i in range(80)], "second": [f"b{i}" + "x" * (i % 2) for i in range(80)]}
     answers = dict(zip(other["first"], label, strict=True)) | dict(zip(other["second"], 1 - label, strict=True))
     knowing = ScoreFunctionJudge(lambda prompts, responses: [answers[response] for response in responses])
