@@ -86,7 +86,7 @@ def write(report: InjectionReport, found: dict[str, Any], name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--judge", default="llm:demo", help="spec of a judge")
     parser.add_argument("--options", default="{}", help="its options as JSON")
     parser.add_argument("--write", action="store_true", help="write the outcomes and the table of the page")

@@ -1,21 +1,18 @@
 """Language-model judges on vLLM: its server with log-probabilities, and its engine in process.
 
 vLLM wants an environment of its own. MAGNETAR_VLLM_PYTHON names its Python, in which Magnetar is installed too
-(`pip install datasets scipy pyyaml peft`, then `pip install --no-deps -e .`); the engine runs there, and its answers are
-compared with those of transformers here.
+(`pip install datasets scipy pyyaml peft`, then `pip install --no-deps -e .`); the engine runs there, and its answers
+are compared with those of transformers here.
 """
 
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "judges" / "language_model"))
 from llm_servers import free_port, running_server
 
 from magnetar.errors import JudgeError, MissingDependencyError
