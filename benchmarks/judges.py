@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import expit
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, logging
 
 from magnetar.data.prompts import prompt_text
 from magnetar.judges import Judge, build_judge
@@ -128,7 +128,11 @@ def compare(kind: str, folder: Path, groups: Groups, args: argparse.Namespace) -
     """One row of the table: ours against plain, by turns."""
     judge: Judge = build_judge(f"{kind}:{folder}", device="cpu", dtype=args.dtype)
     plain = Plain(kind, folder, args.dtype)
-    turns = []
+    for reader in (judge, plain):
+        reader.group_win_prob(groups[0][:1], groups[1][:1])  # the weights are read from the disk at their first use
+    judge.stats()
+    turns: list[tuple[float, ...]] = []
+    stats: dict[str, float] = {}
     for _ in range(args.repeats):
         ours, wall, cpu = timed(lambda: judge.group_win_prob(*groups))
         stats = judge.stats()
@@ -191,6 +195,8 @@ def main() -> None:
     if args.write and args.only != list(LABELS):
         parser.error("--write replaces the whole section, so it goes with all kinds; leave --only out")
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     data = load_pairs()
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -100,16 +100,12 @@ def tree_obstacle(model: PreTrainedModel) -> str | None:
     vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     probe = ([3, 11, 7, 5, 2, 13, 6], [3, 11, 7, 5, 4], [3, 11, 7, 9, 8, 1], [3, 11, 7, 9, 12, 1, 5], [3, 11, 7, 9])
     sequences = [np.array([token % vocabulary for token in tokens], dtype=np.int32) for tokens in probe]
-    rows = plan_rows(sequences, max_row=1_000, even_length=1e9)
-    alone = [plan_rows([sequence], max_row=1_000, even_length=1e9) for sequence in sequences]
+    tree = plan_rows(sequences, max_row=1_000, even_length=1e9)
+    alone = [RowPlan((at,), (0,), len(sequence)) for at, sequence in enumerate(sequences)]
+    one_by_one, laid = (lay_out_rows(sequences, rows, pad_token_id=0, device=model.device) for rows in (alone, tree))
     with eval_mode(model):
-        parts = [
-            _head_values(model, lay_out_rows([sequence], plan, pad_token_id=0, device=model.device), trees=False)[0]
-            for sequence, plan in zip(sequences, alone, strict=True)
-        ]
-        expected = torch.cat(parts).float()
+        expected = _head_values(model, one_by_one, trees=False)[0].float()
         try:
-            laid = lay_out_rows(sequences, rows, pad_token_id=0, device=model.device)
             read = _head_values(model, laid, trees=True)[0].float()
         except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, IndexError) as error:
             return f"{name} cannot take the mask of token trees ({type(error).__name__}: {error})"

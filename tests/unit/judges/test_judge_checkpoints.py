@@ -1,7 +1,10 @@
 """Judges loaded from folders: cards, adapters, damage, and digests of what was loaded."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +279,31 @@ def test_a_model_in_memory_is_known_by_its_parameters():
     assert judge.identity() != identity
     chat = RewardModelJudge(SequenceClassifier(make_model("llama", tokenizer), make_tokenizer(chat=True)))
     assert chat.identity() != identity
+
+
+HUB_SCRIPT = """
+import sys
+from pathlib import Path
+from magnetar.judges import build_judge
+for commit in sys.argv[2:]:
+    Path(sys.argv[1]).write_text(commit)
+    judge = build_judge("reward:org/tiny", device="cpu")
+    print(judge.temperature, judge.identity())
+"""
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path):
+    """In the Hub's cache, without a connection."""
+    folder = save(tmp_path / "model", card=JudgeCard("reward", temperature=0.5))
+    repository = tmp_path / "cache" / "models--org--tiny"
+    (repository / "refs").mkdir(parents=True)
+    commits = ["a" * 40, "b" * 40]
+    for commit in commits:
+        shutil.copytree(folder, repository / "snapshots" / commit)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", HUB_SCRIPT, str(repository / "refs" / "main"), *commits]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (first, one), (second, other) = (line.split() for line in done.stdout.splitlines())
+    assert first == second == "0.5"
+    assert one != other
