@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,10 @@ def check_record(path: str | Path) -> Path:
     if not file.is_file():
         raise JudgeError(f"there is no record {str(file)!r}; record a judge with record={str(file)!r} first")
     with file.open("rb") as stream:
-        if _header(_parsed(stream.readline())) is None:
-            raise JudgeError(f"{str(file)!r} is not a record of a judge's answers: it does not begin with {HEADER!r}")
+        # A run that was killed at its first write leaves half a line before the next run's first.
+        begun = next((content for line in islice(stream, 100) if (content := _parsed(line)) is not None), None)
+    if _header(begun) is None:
+        raise JudgeError(f"{str(file)!r} is not a record of a judge's answers: it does not begin with {HEADER!r}")
     return file
 
 

@@ -125,6 +125,18 @@ def test_a_killed_run_keeps_its_record_and_the_next_one_goes_on_in_it(tmp_path: 
     assert judge.stats()["dropped_lines"] == 1
 
 
+@pytest.mark.parametrize("left", [b'{"magnetar_rec', b"{", b"\xff\xfe"])
+def test_what_a_killed_run_left_half_written_stays_a_line_of_its_own(tmp_path: Path, left: bytes):
+    path = tmp_path / "r"
+    path.write_bytes(left)
+    Recorded(PairJudge(), path).pair_win_prob(["p"], ["a"], ["b"])
+    assert path.read_bytes().startswith(left + b"\n{")
+    parse_judge_spec(f"replay:{path}")
+    judge = replay(path)
+    assert judge.pair_win_prob(["p"], ["a"], ["b"])[0] == pair_answer("p", "a", "b")
+    assert judge.stats()["dropped_lines"] == 1
+
+
 def test_what_the_cache_answered_is_recorded_too(tmp_path: Path):
     options = {"cache": str(tmp_path / "c"), "record": str(tmp_path / "r")}
     build_judge(PairJudge(), **options).pair_win_prob(["p"], ["a"], ["x"])
