@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import judge_cache
 import numpy as np
 import torch
 from scipy.special import expit
@@ -217,12 +218,16 @@ def main() -> None:
         "torch": torch.__version__,
         "repeats": args.repeats,
     }
-    print(table(rows))
+    cache = judge_cache.measure()
+    kept = "A kept answer costs, microseconds: " + ", ".join(
+        f"{name.replace('_', ' ')} {cost:.1f}" for name, cost in cache.items()
+    )
+    print(f"{table(rows)}\n\n{kept}.")
     if args.write:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+        RESULTS.write_text(json.dumps({"machine": machine, "rows": rows, "cache": cache}, indent=2) + "\n")
         said = ", ".join(f"{name} {value}" for name, value in machine.items())
-        section = f"Machine: {said}.\n\n{table(rows)}\n"
+        section = f"Machine: {said}.\n\n{table(rows)}\n\n{kept}.\n"
         marked = re.compile(r"(<!-- judges:begin -->\n).*?(<!-- judges:end -->)", re.DOTALL)
         text, count = marked.subn(lambda found: found[1] + section + found[2], README.read_text())
         if count != 1:
