@@ -6,16 +6,15 @@ from typing import Any, TypeVar
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 
 from magnetar.errors import JudgeError
-from magnetar.evaluation.judging import count_cycles
+from magnetar.evaluation.judging import count_cycles, group_payoffs
 from magnetar.interop.text import completion_text, prompt_of_trl
 from magnetar.judges import Judge, build_judge
 from magnetar.judges.checks import short_text
 from magnetar.types import Prompt
 
-__all__ = ["GroupReward", "group_payoffs", "grpo_reward"]
+__all__ = ["GroupReward", "grpo_reward"]
 
 Reward = float | None
 _T = TypeVar("_T")
@@ -149,7 +148,8 @@ class GroupReward:
             matrices = self.judge.group_win_prob(prompts, [[everyone[at][1] for at in group] for group in same])
             self._cycles += np.sum([count_cycles(matrix) for matrix in matrices], axis=0)
             for group, matrix in zip(same, matrices, strict=True):
-                rewards |= dict(zip(group, group_payoffs(matrix), strict=True))
+                payoffs = [None if np.isnan(payoff) else float(payoff) for payoff in group_payoffs(matrix)]
+                rewards |= dict(zip(group, payoffs, strict=True))
         return rewards
 
     def _on_every_process(self, compute: Callable[[], _T]) -> list[_T]:
@@ -167,20 +167,6 @@ class GroupReward:
             if failure is not None:
                 raise JudgeError(f"the judge {self.judge.name!r} failed on process {process}: {failure}")
         return [value for value, _ in gathered]
-
-
-def group_payoffs(win_prob: NDArray[np.float64]) -> list[Reward]:
-    r"""Mean win probability of each response against the others of its group, ``q̂_i = mean_{j≠i} P(i beats j)``.
-
-    Args:
-        win_prob: Shape (G, G), in [0, 1]; NaN for pairs that the judge left unanswered.
-
-    Returns:
-        G values; None for a response none of whose comparisons was answered.
-    """
-    known = ~np.isnan(win_prob) & ~np.eye(len(win_prob), dtype=bool)
-    sums, counts = np.where(known, win_prob, 0.0).sum(1), known.sum(1)
-    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
 
 
 def _asked(prompts: Sequence[Any], completions: Sequence[Any]) -> list[tuple[Prompt, str]]:

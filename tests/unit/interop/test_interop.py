@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from magnetar.errors import DataError, JudgeError
-from magnetar.interop import RewardFunctionJudge, group_payoffs, grpo_reward
+from magnetar.evaluation.judging import group_payoffs
+from magnetar.interop import RewardFunctionJudge, grpo_reward
 from magnetar.interop.text import completion_text, prompt_of_trl
 from magnetar.judges import FunctionJudge, Symmetrized, build_judge
 from magnetar.judges.wrappers import Cached
@@ -27,7 +28,7 @@ def picky_reward(prompts: list[Any], completions: list[Any], answer: list[str]) 
 def test_payoffs_are_means_over_the_others_without_masked_pairs() -> None:
     nan = np.nan
     matrix = np.array([[0.5, 0.9, nan, nan], [0.1, 0.5, 0.4, nan], [nan, 0.6, 0.5, nan], [nan, nan, nan, 0.5]])
-    assert group_payoffs(matrix) == [pytest.approx(0.9), pytest.approx(0.25), pytest.approx(0.6), None]
+    assert group_payoffs(matrix) == pytest.approx([0.9, 0.25, 0.6, nan], nan_ok=True)
 
 
 def test_payoff_is_an_unbiased_estimate_of_the_win_probability_against_the_policy() -> None:
@@ -38,9 +39,7 @@ def test_payoff_is_an_unbiased_estimate_of_the_win_probability_against_the_polic
     for i in range(3):
         for j in range(3):
             for k in range(3):
-                payoff = group_payoffs(P[np.ix_([i, j, k], [i, j, k])])[0]
-                assert payoff is not None
-                total[i] += policy[j] * policy[k] * payoff
+                total[i] += policy[j] * policy[k] * group_payoffs(P[np.ix_([i, j, k], [i, j, k])])[0]
     assert total == pytest.approx(P @ policy)
 
 

@@ -6,7 +6,7 @@ from magnetar.evaluation.judging.evaluate import evaluate_judge, measure_judge
 from magnetar.evaluation.judging.measures import JudgeEvaluation, LabelMeasures
 from magnetar.evaluation.judging.pairs import JudgedPairs, Pairs, ask_groups, ask_pairs
 from magnetar.evaluation.judging.resampling import Resampling
-from magnetar.evaluation.judging.statistics import count_cycles
+from magnetar.evaluation.judging.statistics import count_cycles, group_payoffs
 
 __all__ = [
     "Agreement",
@@ -20,6 +20,7 @@ __all__ = [
     "ask_pairs",
     "count_cycles",
     "evaluate_judge",
+    "group_payoffs",
     "measure_agreement",
     "measure_cycles",
     "measure_judge",

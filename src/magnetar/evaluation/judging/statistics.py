@@ -18,6 +18,7 @@ __all__ = [
     "bin_edges",
     "calibration_error",
     "count_cycles",
+    "group_payoffs",
     "mean",
     "mirrored_kappa",
     "mirrored_pearson",
@@ -62,6 +63,19 @@ def count_cycles(win_prob: FloatArray) -> tuple[int, int]:
     known = (~np.isnan(win_prob) & ~np.eye(len(win_prob), dtype=bool)).astype(np.float64)
     wins = np.where(np.isnan(win_prob), 0.0, win_prob > 0.5)
     return round(np.trace(wins @ wins @ wins) / 3.0), round(np.trace(known @ known @ known) / 6.0)
+
+
+def group_payoffs(win_prob: FloatArray) -> FloatArray:
+    r"""Mean win probability of each response against the others of its group, ``q̂_i = mean_{j≠i} P(i beats j)``.
+
+    Args:
+        win_prob: Shape (G, G), in [0, 1]; NaN for pairs that the judge left unanswered.
+
+    Returns:
+        Shape (G,); NaN for a response none of whose comparisons was answered.
+    """
+    known = ~np.isnan(win_prob) & ~np.eye(len(win_prob), dtype=bool)
+    return _divide(np.where(known, win_prob, 0.0).sum(1), known.sum(1).astype(np.float64))
 
 
 def mean(value_N: FloatArray, *, share: bool = False) -> Statistic:

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from magnetar.errors import DataError
 from magnetar.evaluation.judging.pairs import JudgedPairs
 from magnetar.evaluation.judging.questions import GroupQuestions, PairQuestions
-from magnetar.evaluation.judging.statistics import sides
+from magnetar.evaluation.judging.statistics import group_payoffs, sides
 from magnetar.types import Prompt
 
 __all__ = ["METADATA_KEY", "group_table", "pair_table", "write_table"]
@@ -71,7 +71,7 @@ def group_table(questions: GroupQuestions, win_prob: Sequence[NDArray[np.float64
         win probability of each response against the others; null where none was answered) and ``best`` (index of the
         response with the highest payoff, the first of several; null where there is none).
     """
-    payoffs = [_payoffs(matrix) for matrix in win_prob]
+    payoffs = [group_payoffs(matrix) for matrix in win_prob]
     best = [None if np.isnan(payoff).all() else int(np.nanargmax(payoff)) for payoff in payoffs]
     return pa.table(
         {
@@ -106,12 +106,6 @@ def write_table(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise DataError(f"cannot write {str(path)!r} ({error}); choose another place") from error
-
-
-def _payoffs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = ~np.isnan(matrix) & ~np.eye(len(matrix), dtype=bool)
-    counts = known.sum(1)
-    return np.where(counts > 0, np.where(known, matrix, 0.0).sum(1) / np.maximum(counts, 1), np.nan)
 
 
 def _prompt_texts(prompts: Sequence[Prompt]) -> list[str]:
