@@ -54,7 +54,6 @@ def module(tmp_path, monkeypatch):
     [
         ("pannel", "unknown judge 'pannel'; did you mean 'panel'"),
         ("rewards:some/model", "did you mean 'reward'"),
-        ("general:some/model", "unknown judge 'general'"),
         ("", "unknown judge ''"),
         ("reward", "'reward' needs a model; write reward:MODEL"),
         ("matrix:", "'matrix' needs a file"),
