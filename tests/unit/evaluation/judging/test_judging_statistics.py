@@ -93,6 +93,12 @@ def test_reliability_is_scikit_learns_on_both_orders() -> None:
     assert value(calibration_error(p, label, edges), np.ones(300)) == pytest.approx(expected)
 
 
+def test_a_bin_contains_its_upper_end_and_mirrored_answers_meet_in_spite_of_rounding() -> None:
+    p = np.array([0.2, 1 - 0.8, 0.7, 1 - 0.3, 0.0])
+    counts = reliability(p, p, bin_edges(p, 10, "equal-width"), "equal-width").count
+    assert counts == [0.5, 1, 1, 0, 0, 0, 1, 1, 0, 0.5]
+
+
 def test_bins_of_equal_mass_hold_equally_many_answers() -> None:
     p = np.random.default_rng(2).beta(0.4, 0.4, 500)
     edges = bin_edges(p, 10, "equal-mass")
