@@ -58,9 +58,11 @@ class Tags(HTMLParser):
 
 def test_texts_of_the_data_are_text_and_the_page_is_whole(tmp_path: Path) -> None:
     categories = [HOSTILE if i % 2 else "plain" for i in range(60)]
-    found = evaluate_judge(ScoreFunctionJudge(longer, name=HOSTILE), rows(category=categories))
+    found = evaluate_judge(
+        ScoreFunctionJudge(longer, name=HOSTILE), rows(category=categories), baselines={HOSTILE: [0.4] * 60}
+    )
     text = page(found, tmp_path, settings={"judge": HOSTILE}, title=HOSTILE)
-    assert HOSTILE not in text and "&lt;script&gt;alert" in text
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text  # also where a long name is cut
     tags = Tags()
     tags.feed(text)
     assert tags.scripts == 1 and tags.open == []  # the page's own script, and everything is closed

@@ -154,12 +154,12 @@ def test_baselines_are_compared_on_the_pairs_that_both_answered() -> None:
         Table({(f"a{i}", f"b{i}"): 0.9 for i in range(8)} | {(f"b{i}", f"a{i}"): 0.1 for i in range(8)})
     )
     words = np.array([1.0] * 4 + [0.0] * 4 + [1.0, 1.0])
-    half = Table({(f"a{i}", f"b{i}"): 0.4 for i in range(2)} | {(f"b{i}", f"a{i}"): 0.6 for i in range(2)})
+    half = Table({(f"a{i}", f"b{i}"): 0.6 for i in range(2)} | {(f"b{i}", f"a{i}"): 0.4 for i in range(2)})
     found = evaluate_judge(judge, data, baselines={"words": words, "table": half})
     assert found.labels is not None
     baselines = found.labels.baselines
     assert baselines["words"].accuracy.value == 0.5 and baselines["words"].difference.value == 0.5
-    assert baselines["table"].accuracy.value == 0.0 and baselines["table"].difference.value == 1.0
+    assert baselines["table"].accuracy.value == 1.0 and baselines["table"].difference.value == 0.0
     low = baselines["words"].difference.low
     assert low is not None and 0.0 < low < 0.5
     with pytest.raises(DataError, match="baseline 'words'"):
