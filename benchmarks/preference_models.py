@@ -1,11 +1,11 @@
 """What two thousand human preferences teach: preference models on SmolLM2-135M beside baselines, on one split.
 
-    python benchmarks/preference_models.py                        # baselines, and every judge trained so far
-    python benchmarks/preference_models.py --train reward         # trains (about half an hour on one core), then measures
-    python benchmarks/preference_models.py --write                # also the table of docs/judges/training.md
+    python benchmarks/preference_models.py                   # baselines, and every judge trained so far
+    python benchmarks/preference_models.py --train reward    # trains first: some twenty minutes of one core
+    python benchmarks/preference_models.py --write           # also the results and the table of the documentation
 
-The data are 1,999 pairs of Anthropic's hh-rlhf (harmless-base, test split): humans chose the less harmful of two answers
-to red-team dialogues. A trained judge is kept in --folder and not trained again; an interrupted training goes on.
+The data are 1,999 pairs of Anthropic's hh-rlhf (harmless-base, test split): people chose the less harmful of two
+answers to red-team dialogues. A judge in --folder is not trained again; an interrupted training goes on.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
-from magnetar.data import load_preferences, prompt_text, split_preferences
+from magnetar.data import load_preferences, split_preferences
 from magnetar.data.preferences import prompt_key
 from magnetar.evaluation.judging import evaluate_judge
 from magnetar.judges import build_judge
@@ -34,6 +34,9 @@ from magnetar.training.preference.models import load_for_training
 DATA = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_pairs.jsonl.gz"
 RESULTS = Path(__file__).parent / "results" / "preference_models.json"
 PAGE = Path(__file__).parents[1] / "docs" / "judges" / "training.md"
+KINDS = ("reward", "general", "pairwise")
+MINUTES_FILE = "processor_minutes.txt"
+BEGIN, END = "<!-- preference models: begin -->", "<!-- preference models: end -->"
 HELD_OUT = 400
 FOLDS = 5
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -70,9 +73,11 @@ def train_judge(kind: str, train: Dataset, folder: Path, options: argparse.Names
     trainer = PreferenceTrainer(model, args, train, processing_class=tokenizer, peft_config=adapter)
     trainer.labels = {"model": "demo", "dataset": DATA.name}
     started = time.process_time()
-    trainer.train(resume_from_checkpoint=bool(checkpoints.complete_checkpoints(folder / "run")) or None)
-    print(f"{kind}: {(time.process_time() - started) / 60:.1f} min of processor time in this process")
+    resumed = bool(checkpoints.complete_checkpoints(folder / "run"))
+    trainer.train(resume_from_checkpoint=resumed or None)
     trainer.save_judge(folder)
+    if not resumed:
+        (folder / MINUTES_FILE).write_text(f"{(time.process_time() - started) / 60:.1f}\n", encoding="utf-8")
 
 
 def symmetric_logistic(train_x: Any, groups: list[str], test_x: Any) -> tuple[FloatArray, float]:
@@ -132,21 +137,81 @@ def spread_of_baselines(pairs: Dataset, seeds: int) -> dict[str, list[float]]:
     return found
 
 
-def measure(judge_spec: str, held_out: Dataset, cheap: dict[str, tuple[FloatArray, float]]) -> dict[str, Any]:
-    """Measure a trained judge beside the baselines; intervals by resampling prompts."""
-    judge = build_judge(judge_spec)
-    started = time.perf_counter()
-    found = evaluate_judge(
-        judge, held_out, baselines={name: answer for name, (answer, _) in cheap.items()}, max_group=0, progress=True
-    ).to_dict()
-    found["seconds"] = time.perf_counter() - started
-    found.pop("disagreements", None)
+def measure(judge: Any, held_out: Dataset, cheap: dict[str, tuple[FloatArray, float]]) -> dict[str, Any]:
+    """Measure a judge beside the baselines; intervals by resampling prompts."""
+    others = {name: answer for name, (answer, _) in cheap.items()}
+    found = evaluate_judge(build_judge(judge), held_out, baselines=others, max_group=0, progress=True).to_dict()
+    found["labels"].pop("disagreements", None)
     return found
+
+
+def longest(prompts: Any, responses: Any) -> list[float]:
+    """The plainest judge: longer is better."""
+    return [float(len(text)) for text in responses]
+
+
+def measure_all(pairs: Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    """Baselines and every judge trained so far, on the held-out pairs of the first split."""
+    train, held_out = split_preferences(pairs, HELD_OUT, 0)
+    cheap = baselines(train, held_out)
+    judges = {}
+    for kind in KINDS:
+        folder = options.folder / kind
+        card = read_card(str(folder)) if (folder / CARD_FILE).is_file() else None
+        if card is None:
+            continue
+        judges[kind] = {"training": dict(card.training), **measure(f"{kind}:{folder}", held_out, cheap)}
+        minutes = folder / MINUTES_FILE
+        judges[kind]["processor_minutes"] = float(minutes.read_text()) if minutes.is_file() else None
+    spread = spread_of_baselines(pairs, options.split_seeds)
+    return {
+        "train_pairs": len(train),
+        "held_out_pairs": len(held_out),
+        "baselines": measure(longest, held_out, cheap),
+        "strengths": {name: strength for name, (_, strength) in cheap.items()},
+        "judges": judges,
+        "splits": {name: {"accuracies": values} for name, values in spread.items()},
+    }
+
+
+def interval(estimate: dict[str, Any], percent: bool = True) -> str:
+    """A value with its interval."""
+    form = "{:.1%}" if percent else "{:.3f}"
+    value, low, high = (form.format(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    names = {"longer wins": "longer wins", "length, fitted": "length, fitted", "bag of words": "bag of words"}
+    spread = {name: np.array(found["splits"][name]["accuracies"]) for name in names}
+    lines = [
+        f"{found['train_pairs']:,} training pairs, {found['held_out_pairs']} held out (no prompt on both sides); 95% "
+        "intervals by resampling prompts. The last column holds mean and standard deviation over "
+        f"{len(spread['longer wins'])} splits.",
+        "",
+        "| judge | accuracy | minus bag of words | cross-entropy, nats | calibration error | other splits |",
+        "|---|---|---|---|---|---|",
+    ]
+    measured = found["baselines"]["labels"]["baselines"]
+    for name, shown in names.items():
+        mean, deviation = spread[name].mean(), spread[name].std(ddof=1)
+        accuracy = interval(measured[name]["accuracy"])
+        lines.append(f"| {shown} | {accuracy} | | | | {mean:.1%} ± {deviation:.1%} |")
+    for kind, one in found["judges"].items():
+        labels = one["labels"]
+        lines.append(
+            f"| `{kind}`, SmolLM2-135M | {interval(labels['accuracy'])} | "
+            f"{interval(labels['baselines']['bag of words']['difference'])} | "
+            f"{interval(labels['cross_entropy_nats'], percent=False)} | "
+            f"{interval(labels['calibration']['error'], percent=False)} | |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", nargs="*", default=[], choices=["reward", "pairwise", "general"])
+    parser.add_argument("--train", nargs="*", default=[], choices=KINDS)
     parser.add_argument("--folder", type=Path, default=Path("runs/preference_models"))
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--max_length", type=int, default=160)
@@ -160,11 +225,18 @@ def main() -> None:
     options = parser.parse_args()
 
     pairs = load_preferences(options.data)
-    train, held_out = split_preferences(pairs, HELD_OUT, 0)
+    train, _ = split_preferences(pairs, HELD_OUT, 0)
     for kind in options.train:
         folder = options.folder / kind
         if not (folder / CARD_FILE).is_file():
             train_judge(kind, train, folder, options)
+    found = measure_all(pairs, options)
+    print(table(found))
+    if options.write:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

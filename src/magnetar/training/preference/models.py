@@ -155,13 +155,13 @@ def _train_in_float32(module: nn.Module) -> None:
     if not weights or all(weight.dtype == torch.float32 for weight in weights):
         return
     module.float()
-    module.register_forward_pre_hook(_to_float32)
+    module.register_forward_pre_hook(_to_own_precision)
 
 
-def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    del module
+def _to_own_precision(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    dtype = next(module.parameters()).dtype
     return tuple(
-        value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs
+        value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs
     )
 
 

@@ -96,10 +96,8 @@ class SavesRun(Trainer):
         folder = Path(folder)
         model: Any = self.accelerator.unwrap_model(cast(nn.Module, self.model))
         if isinstance(model, PeftModel) and self.settings.merge_adapter:
-            dtype = model.config.dtype
-            model = model.merge_and_unload(safe_merge=True)
-            if dtype is not None:
-                model = model.to(dtype)  # the head, trained in float32, as the rest
+            dtype = cast(PreTrainedModel, model.get_base_model()).dtype
+            model = cast(Any, model.merge_and_unload(safe_merge=True)).to(dtype)  # the head, in float32, as the rest
             self.model = self.model_wrapped = model
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from magnetar.training.metrics import MeanMetrics
 from magnetar.training.preference import losses
 from magnetar.training.preference.config import PreferenceConfig
-from magnetar.training.preference.encoding import PairCollator
+from magnetar.training.preference.encoding import PairCollator, encode_pairs
 from magnetar.training.preference.preparation import prepare_run
 from magnetar.training.preference.reading import read_pairs
 from magnetar.training.preference.saving import SavesRun
@@ -77,6 +77,22 @@ class PreferenceTrainer(SavesRun):
         self.label_names = []
         self._metrics = {"train": MeanMetrics(), "eval": MeanMetrics()}
         self.set_up_run(args)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss and accuracy on pairs; see `transformers.Trainer.evaluate`.
+
+        Args:
+            eval_dataset: As `magnetar.data.load_preferences` returns it, or encoded; None for those given at the
+                start.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            ``eval_loss``, ``eval_accuracy`` and, for a cost model, ``eval_sign_accuracy``.
+        """
+        if isinstance(eval_dataset, Dataset) and "first_ids" not in eval_dataset.column_names:
+            eval_dataset = encode_pairs(eval_dataset, cast(Any, self.processing_class), self.settings).dataset
+        return super().evaluate(cast(Any, eval_dataset), *args, **kwargs)
 
     def compute_loss(
         self,
