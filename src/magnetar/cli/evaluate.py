@@ -1,13 +1,11 @@
 """`magnetar eval`: play two policies against each other under a judge."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from magnetar.errors import ConfigError, unknown_name
+from magnetar.cli.arguments import at_least, check_output, options_of, parse_known, share, write_json
 
 if TYPE_CHECKING:
     from magnetar.evaluation import Matchup
@@ -30,7 +28,7 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
     for path in (args.json, args.html):
         if path is not None:
-            _check_output(path)
+            check_output(path)
 
     from magnetar.data import load_prompts
     from magnetar.evaluation.players import check_player_spec
@@ -85,7 +83,7 @@ def _report(args: argparse.Namespace, matchup: "Matchup", judge_counts: dict[str
     print_summary(summary, samples)
     if args.json is not None:
         record = {**evaluation_record(summary, settings), "samples": samples}
-        _write_json(args.json, record)
+        write_json(args.json, record)
         print(f"figures: {args.json}", file=sys.stderr)
     if args.html is not None:
         from magnetar.reports import write_matchup_report
@@ -103,67 +101,24 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     who = "'demo', a Hub id, a model or adapter folder, or file:RESPONSES.jsonl (prompt and response on each line)"
 
-    def option(name: str, help: str, **settings: Any) -> None:
-        names = [f"--{name}", f"--{name.replace('_', '-')}"]
-        parser.add_argument(*dict.fromkeys(names), help=help, **settings)
-
+    option = options_of(parser)
     option("policy", f"who is evaluated: {who}", required=True, metavar="A")
     option("opponent", "against whom: as for --policy", required=True, metavar="B")
     option("judge", "panel, reward:MODEL, cost:MODEL, pairwise:MODEL, ...", required=True, metavar="SPEC")
     option("dataset", "prompts: 'demo', a file, a folder or a Hub id", required=True, metavar="D")
     option("split", "split of the dataset; 'test' of 'demo', else the only one or 'train'")
-    option("limit", "evaluate on this many prompts, drawn with the seed", type=_at_least(1), metavar="N")
+    option("limit", "evaluate on this many prompts, drawn with the seed", type=at_least(1), metavar="N")
     option("json", "write figures, settings, versions and samples here", type=Path, metavar="FILE")
     option("html", "write a self-contained page here", type=Path, metavar="FILE")
-    option("samples", "answers to print and to write (default 4)", type=_at_least(0), default=4, metavar="N")
+    option("samples", "answers to print and to write (default 4)", type=at_least(0), default=4, metavar="N")
     option("max_new_tokens", "longest response in tokens (default 64)", type=int, default=64)
     option("temperature", "sampling temperature (default 1.0)", type=float, default=1.0)
     option("top_p", "nucleus sampling (default 1.0: off)", type=float, default=1.0)
     option("top_k", "sample among the k likeliest tokens (default 0: off)", type=int, default=0)
-    option("responses_per_prompt", "responses of each side to a prompt (default 1)", type=_at_least(1), default=1)
-    option("batch_size", "prompts at a time (default 16)", type=_at_least(1), default=16)
+    option("responses_per_prompt", "responses of each side to a prompt (default 1)", type=at_least(1), default=1)
+    option("batch_size", "prompts at a time (default 16)", type=at_least(1), default=16)
     option("dtype", "precision of the weights (default float32)", default="float32")
-    option("seed", "seed of sampling, drawing and resampling (default 0)", type=_at_least(0), default=0)
-    option("bootstrap", "resamples of the interval (default 2000)", type=_at_least(100), default=2000)
-    option("confidence", "coverage of the interval (default 0.95)", type=_share, default=0.95)
-    args, rest = parser.parse_known_args(argv)
-    if rest:
-        name = rest[0].lstrip("-").split("=", 1)[0].replace("-", "_")
-        raise ConfigError(unknown_name("option", name, vars(args)))
-    return args
-
-
-def _at_least(low: int) -> Any:
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{value}, expected at least {low}")
-        return value
-
-    return whole_number
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < 1.0:
-        raise argparse.ArgumentTypeError(f"{value}, expected a number between 0 and 1")
-    return value
-
-
-def _check_output(path: Path) -> None:
-    """Make the folder and try to write there, before minutes are spent on what should go there."""
-    if path.is_dir():
-        raise ConfigError(f"{str(path)!r} is a folder, expected a file name to write to")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write to {str(path)!r} ({error}); choose another place") from error
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write the figures to {str(path)!r} ({error}); they are printed above") from error
+    option("seed", "seed of sampling, drawing and resampling (default 0)", type=at_least(0), default=0)
+    option("bootstrap", "resamples of the interval (default 2000)", type=at_least(100), default=2000)
+    option("confidence", "coverage of the interval (default 0.95)", type=share, default=0.95)
+    return parse_known(parser, argv)

@@ -1,4 +1,4 @@
-"""Options of `magnetar train` and `magnetar demo`: flags and YAML through TRL's parser, checked before loading."""
+"""Options of the commands that train: flags and YAML through TRL's parser, checked before loading."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
@@ -11,7 +11,7 @@ from trl import ModelConfig, TrlParser  # pyright: ignore[reportPrivateImportUsa
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.training.config import NashConfig
 
-__all__ = ["RunOptions", "parse_run"]
+__all__ = ["RunOptions", "Settings", "check_complete", "parse_run", "parse_settings", "read_yaml"]
 
 
 @dataclass
@@ -53,39 +53,100 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
         ConfigError: A file that is no YAML mapping, an unknown field or flag, a value that cannot work, or a missing
             model, dataset, judge or output_dir.
     """
-    parser = TrlParser((RunOptions, NashConfig, ModelConfig), allow_abbrev=False)  # type: ignore[arg-type]
-    parser.error = _refuse  # pyright: ignore[reportAttributeAccessIssue]  # one sentence, without the usage of pages
-    known = {f.name for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
-    settings = dict(defaults or {})
-    rest = list(argv)
-    path = _take_config_flag(rest)
-    if path is not None:
-        settings |= read_yaml(path, known)
-    _check_flags(rest, known)
-    judges = {name: settings.pop(name) for name in ("judge", "eval_judge") if isinstance(settings.get(name), Mapping)}
-    parser.set_defaults_with_config(**settings)
-    try:
-        options, args, model_config = parser.parse_args_into_dataclasses(args=rest)
-    except ConfigError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{error}") from error
+    kinds = (RunOptions, NashConfig, ModelConfig)
+    parsed = parse_settings(kinds, argv, defaults, command="train", mappings=("judge", "eval_judge"))
+    options, args, model_config = parsed.values
     # A judge with options is a mapping, which only YAML can say; a flag still wins.
-    for name, value in judges.items():
+    for name, value in parsed.mappings.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    _settle_model(options, model_config, given=settings.keys() | set(_flag_names(rest)))
-    for name in ("model", "dataset", "judge"):
-        if getattr(options, name) is None:
-            raise ConfigError(f"{name} is missing; give --{name} or put it into the file of --config")
-    # transformers fills in a folder of its own, so what was given is looked at, not what came out.
-    if settings.get("output_dir") is None and "output_dir" not in _flag_names(rest):
-        raise ConfigError("output_dir is missing; give --output_dir DIR or put it into the file of --config")
+    check_complete(options, model_config, parsed.given, ("model", "dataset", "judge"))
     model_config.model_name_or_path = options.model
     return options, args, model_config
 
 
-def _settle_model(options: RunOptions, model_config: ModelConfig, given: Set[str]) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """What flags, a YAML file and defaults say together.
+
+    Attributes:
+        values: One object of each of the dataclasses asked for.
+        mappings: Fields that were given as mappings, which no flag can say.
+        given: Names of the fields that were given at all.
+    """
+
+    values: Any
+    mappings: Mapping[str, Any]
+    given: Set[str]
+
+
+def parse_settings(
+    kinds: tuple[type, ...],
+    argv: list[str],
+    defaults: Mapping[str, Any] | None = None,
+    *,
+    command: str,
+    mappings: tuple[str, ...] = (),
+) -> Settings:
+    """Read dataclasses from flags and ``--config FILE.yaml``; flags win over the file, the file over ``defaults``.
+
+    Args:
+        kinds: The dataclasses.
+        argv: Command-line arguments.
+        defaults: Values to start from, by field name.
+        command: Name of the command, for messages.
+        mappings: Fields that may be mappings in the file.
+
+    Raises:
+        ConfigError: A file that is no YAML mapping, an unknown field or flag, or a value that cannot work.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message} (magnetar {command} --help lists all)")
+
+    parser = TrlParser(kinds, allow_abbrev=False)  # type: ignore[arg-type]
+    parser.error = refuse  # pyright: ignore[reportAttributeAccessIssue]  # one sentence, without the usage of pages
+    known = {f.name for kind in kinds for f in fields(kind)}
+    settings = dict(defaults or {})
+    rest = list(argv)
+    path = _take_config_flag(rest)
+    if path is not None:
+        settings |= read_yaml(path, known, command)
+    _check_flags(rest, known, command)
+    found = {name: settings.pop(name) for name in mappings if isinstance(settings.get(name), Mapping)}
+    parser.set_defaults_with_config(**settings)
+    try:
+        values = parser.parse_args_into_dataclasses(args=rest)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{error}") from error
+    given = {name for name, value in settings.items() if value is not None} | set(found) | set(_flag_names(rest))
+    return Settings(values, found, given)
+
+
+def check_complete(options: Any, model_config: ModelConfig, given: Set[str], needed: tuple[str, ...]) -> None:
+    """Check that everything needed was given, and settle the two names of the model.
+
+    Args:
+        options: With the fields ``needed``; its ``model`` is set.
+        model_config: TRL's model settings.
+        given: Names of the fields that were given.
+        needed: Fields that may not be None.
+
+    Raises:
+        ConfigError: Something is missing, or two names of the model disagree.
+    """
+    _settle_model(options, model_config, given=given)
+    for name in needed:
+        if getattr(options, name) is None:
+            raise ConfigError(f"{name} is missing; give --{name} or put it into the file of --config")
+    # transformers fills in a folder of its own, so what was given is looked at, not what came out.
+    if "output_dir" not in given:
+        raise ConfigError("output_dir is missing; give --output_dir DIR or put it into the file of --config")
+
+
+def _settle_model(options: Any, model_config: ModelConfig, given: Set[str]) -> None:
     """Take TRL's name for the model too, and refuse what TRL's model settings offer and nothing here would do."""
     named = model_config.model_name_or_path if "model_name_or_path" in given else None
     if named is not None and options.model is not None and named != options.model:
@@ -102,7 +163,7 @@ def _settle_model(options: RunOptions, model_config: ModelConfig, given: Set[str
             )
 
 
-def read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
+def read_yaml(path: Path, known: set[str], command: str = "train") -> dict[str, Any]:
     """Read settings from a YAML file.
 
     Raises:
@@ -118,7 +179,7 @@ def read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
         raise ConfigError(f"config file {path} holds a {type(settings).__name__}, expected a mapping of field: value")
     for key in settings:
         if key not in known:
-            raise ConfigError(f"config file {path}: {_nearest(str(key), known)}")
+            raise ConfigError(f"config file {path}: {_nearest(str(key), known, command)}")
     # YAML reads 1e-5 as text; numbers in text are numbers here.
     return {key: _number(value) if isinstance(value, str) else value for key, value in settings.items()}
 
@@ -137,24 +198,20 @@ def _take_config_flag(rest: list[str]) -> Path | None:
     return None
 
 
-def _check_flags(rest: list[str], known: set[str]) -> None:
+def _check_flags(rest: list[str], known: set[str], command: str) -> None:
     for name in _flag_names(rest):
         if name != "help" and name not in known and not (name.startswith("no_") and name[3:] in known):
-            raise ConfigError(_nearest(name, known))
+            raise ConfigError(_nearest(name, known, command))
 
 
 def _flag_names(rest: list[str]) -> list[str]:
     return [flag[2:].split("=", 1)[0].replace("-", "_") for flag in rest if flag.startswith("--")]
 
 
-def _refuse(message: str) -> NoReturn:
-    raise ConfigError(f"{message} (magnetar train --help lists all)")
-
-
-def _nearest(name: str, known: set[str]) -> str:
+def _nearest(name: str, known: set[str], command: str) -> str:
     """The nearest names only: the whole list has two hundred."""
     message = unknown_name("field", name, known)
-    return message.split("known: ")[0].rstrip() + " (magnetar train --help lists all)"
+    return message.split("known: ")[0].rstrip() + f" (magnetar {command} --help lists all)"
 
 
 def _number(text: str) -> Any:

@@ -18,7 +18,7 @@ from magnetar.types import Prompt
 
 __all__ = ["Dropped", "load_preferences", "prompt_key", "read_preferences", "split_preferences"]
 
-Action = Literal["drop", "error"]
+Action = Literal["drop", "error", "keep"]
 Label = Literal["better", "safer"]
 
 _log = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ def read_preferences(
     signs: bool = False,
     on_equal: Action = "drop",
     on_empty: Action = "error",
+    row_numbers: bool = False,
 ) -> tuple[Dataset, Dropped]:
     """Read preference pairs in any of the usual formats, as text or as chat turns.
 
@@ -124,7 +125,8 @@ def read_preferences(
             only one that is there.
         signs: Whether the signs of safety are needed, as for a cost model.
         on_equal: What to do with a row whose responses are equal, which teaches nothing.
-        on_empty: What to do with a row of which a response is empty.
+        on_empty: What to do with a row of which a response is empty; a judge may be asked about it ("keep").
+        row_numbers: Whether to add a column ``row``, the number of each row in the source.
 
     Returns:
         The rows with the columns ``prompt`` (text or chat turns), ``first`` and ``second`` (texts), ``win_prob``
@@ -137,8 +139,8 @@ def read_preferences(
             the row is named.
     """
     for name, value in (("on_equal", on_equal), ("on_empty", on_empty)):
-        if value not in ("drop", "error"):
-            raise DataError(f"{name}={value!r}, expected 'drop' or 'error'")
+        if value not in ("drop", "error", "keep"):
+            raise DataError(f"{name}={value!r}, expected 'drop', 'error' or 'keep'")
     name = source_name(source)
     raw = read_source(source, split, config=config)
     if len(raw) == 0:
@@ -151,10 +153,13 @@ def read_preferences(
     for index, values in enumerate(raw):
         row = reader.read(cast(Mapping[str, Any], values), index)
         trouble = _trouble(row)
-        if trouble is not None:
-            _handle(trouble, on_equal if trouble == "equal" else on_empty, name, index)
+        action = on_equal if trouble == "equal" else on_empty
+        if trouble is not None and action != "keep":
+            _handle(trouble, action, name, index)
             counts[trouble] += 1
             continue
+        if row_numbers:
+            row["row"] = index
         if categories is not None:
             row["category"] = categories[index]
         kept.append(row)
@@ -385,6 +390,7 @@ def _dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
         "win_prob": lambda: Value("float64"),
         "first_safe": lambda: Value("bool"),
         "second_safe": lambda: Value("bool"),
+        "row": lambda: Value("int64"),
     }
     text_prompts = isinstance(rows[0]["prompt"], str)
     prompt = Value("string") if text_prompts else [{"role": Value("string"), "content": Value("string")}]

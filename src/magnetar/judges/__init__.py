@@ -8,27 +8,38 @@ from typing import TYPE_CHECKING, Any
 
 from magnetar.judges.base import Judge
 from magnetar.judges.checks import validate_win_prob
+from magnetar.judges.combined import CombinedJudge
 from magnetar.judges.cycles import cyclic_triple_share
 from magnetar.judges.function import FunctionJudge, ScoreFunctionJudge
 from magnetar.judges.matrix import MatrixJudge
 from magnetar.judges.pointwise import PointwiseJudge, ScalarJudge
+from magnetar.judges.replay import replay
 from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec
-from magnetar.judges.wrappers import Symmetrized
+from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
 
 if TYPE_CHECKING:
+    from magnetar.judges.general import GeneralPreferenceJudge
+    from magnetar.judges.language_model import LanguageModelJudge
     from magnetar.judges.pairwise import PairwiseModelJudge
     from magnetar.judges.panel import PanelJudge
     from magnetar.judges.scalar import RewardModelJudge
 
 __all__ = [
     "JUDGE_KINDS",
+    "Batched",
+    "Cached",
+    "CombinedJudge",
     "FunctionJudge",
+    "GeneralPreferenceJudge",
     "Judge",
     "JudgeSpec",
+    "LanguageModelJudge",
     "MatrixJudge",
     "PairwiseModelJudge",
     "PanelJudge",
     "PointwiseJudge",
+    "RateLimited",
+    "Recorded",
     "RewardModelJudge",
     "ScalarJudge",
     "ScoreFunctionJudge",
@@ -36,10 +47,13 @@ __all__ = [
     "build_judge",
     "cyclic_triple_share",
     "parse_judge_spec",
+    "replay",
     "validate_win_prob",
 ]
 
 _ON_DEMAND = {
+    "GeneralPreferenceJudge": "magnetar.judges.general",
+    "LanguageModelJudge": "magnetar.judges.language_model",
     "PairwiseModelJudge": "magnetar.judges.pairwise",
     "PanelJudge": "magnetar.judges.panel",
     "RewardModelJudge": "magnetar.judges.scalar",

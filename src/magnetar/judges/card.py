@@ -8,7 +8,7 @@ from typing import Any
 
 from magnetar.errors import JudgeError
 
-__all__ = ["CARD_FILE", "KINDS_OF_MODEL", "JudgeCard", "read_card", "write_card"]
+__all__ = ["CARD_FILE", "KINDS_OF_MODEL", "JudgeCard", "card_of_kind", "read_card", "write_card"]
 
 CARD_FILE = "magnetar_judge.json"
 KINDS_OF_MODEL = ("reward", "cost", "pairwise", "general")
@@ -78,11 +78,30 @@ def read_card(source: str) -> JudgeCard | None:
     return card
 
 
+def card_of_kind(source: str, kind: str) -> JudgeCard:
+    """Read the card of a model that is to be a judge of some kind.
+
+    Args:
+        source: Folder or hub name.
+        kind: "reward", "cost", "pairwise" or "general".
+
+    Returns:
+        Its card; one that says nothing but the kind for a model without one.
+
+    Raises:
+        JudgeError: If the card is damaged, or of another kind.
+    """
+    card = read_card(source) or JudgeCard(kind)
+    if card.kind != kind:
+        raise JudgeError(f"judge '{kind}:{source}' was trained as {card.kind}; write {card.kind}:{source}")
+    return card
+
+
 def _card_file(source: str) -> Path | None:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder / CARD_FILE if (folder / CARD_FILE).is_file() else None
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(
         source, CARD_FILE, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False

@@ -1,37 +1,42 @@
-"""A Hugging Face sequence classifier that reads texts in batches of a token budget: what model judges share."""
+"""A Hugging Face sequence classifier that reads many texts fast: what model judges share.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Texts are tokenised whole. A decoder then reads what its inputs have in common once, as token trees; any other model
+reads padded rows. Either way, inputs of similar length come together, up to a budget of tokens.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from magnetar.errors import JudgeError
-from magnetar.judges.checks import FloatArray
+from magnetar.errors import JudgeError, ModelError, unknown_name
+from magnetar.judges.checks import FloatArray, IndexArray, short_text
+from magnetar.judges.fitting import Question, fit_questions
+from magnetar.modeling.classifier_files import ClassifierSource, digest_of_model, load_classifier
+from magnetar.modeling.classifiers import even_length, read_padded, read_rows, tree_obstacle
+from magnetar.modeling.token_trees import RowPlan, TokenArray, plan_rows
 
-__all__ = ["ClassifierAnswer", "SequenceClassifier", "check_model_source"]
+__all__ = ["ON_LONG", "OnLong", "SequenceClassifier", "check_model_source", "reading_summary"]
 
+OnLong = Literal["middle", "left", "error"]
+ON_LONG: tuple[OnLong, ...] = ("middle", "left", "error")
+BUDGET, CPU_BUDGET = 8192, 1024  # tokens
+LONGEST_ROW = 4096  # tokens in a tree; its mask has the square of it
+TEXTS_AT_ONCE = 1024  # tokenised; Python's lists of token ids take much memory
 
-@dataclass(frozen=True)
-class ClassifierAnswer:
-    """Logits of a batch of texts, in the order asked.
-
-    Attributes:
-        logits: Shape (N, L), float64.
-        truncated: How many of the N texts were longer than the limit and lost their beginning.
-        tokens: Tokens read, padding left out.
-    """
-
-    logits: FloatArray
-    truncated: int
-    tokens: int
+Count = Callable[[str, float], None]
 
 
 class SequenceClassifier:
-    """A sequence classification model with its tokenizer, in evaluation mode and without gradients."""
+    """A sequence classification model with its tokenizer, in evaluation mode and without gradients.
+
+    Attributes:
+        obstacle: Why this model cannot read shared beginnings once, in words; None if it does.
+    """
 
     def __init__(
         self,
@@ -39,7 +44,10 @@ class SequenceClassifier:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int | None = None,
-        tokens_per_batch: int = 8192,
+        tokens_per_batch: int | None = None,
+        on_long: OnLong = "middle",
+        share_beginnings: bool = True,
+        source: ClassifierSource | None = None,
     ) -> None:
         """Take a loaded model.
 
@@ -47,24 +55,37 @@ class SequenceClassifier:
             model: A model with a sequence classification head.
             tokenizer: Its tokenizer.
             max_length: Longest input in tokens; the model's or tokenizer's own limit when None.
-            tokens_per_batch: Budget of one forward pass in tokens, padding included.
+            tokens_per_batch: Budget of one forward pass in tokens, padding included; when None, 8,192 on an accelerator
+                and 1,024 on a CPU, which gains nothing from more and loses by the padding.
+            on_long: What becomes of longer inputs: "middle" cuts the longest part, a prompt at its beginning and a
+                response in its middle (see `fit_questions`); "left" cuts the whole text at its beginning; "error".
+            share_beginnings: Whether a decoder reads what inputs have in common once; the answers are the same.
+            source: Files that the model was loaded from, for `identity`; None for a model made in memory.
 
         Raises:
             JudgeError: If a limit is not positive, or neither model nor tokenizer names a padding token.
         """
-        if tokens_per_batch < 1:
+        if tokens_per_batch is not None and tokens_per_batch < 1:
             raise JudgeError(f"tokens_per_batch = {tokens_per_batch}, expected at least 1")
         if max_length is not None and max_length < 1:
             raise JudgeError(f"max_length = {max_length}, expected at least 1 token")
+        if on_long not in ON_LONG:
+            raise JudgeError(unknown_name("on_long", str(on_long), ON_LONG))
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_length = max_length or _own_limit(model, tokenizer)
-        self.tokens_per_batch = tokens_per_batch
+        self.tokens_per_batch = tokens_per_batch or (CPU_BUDGET if model.device.type == "cpu" else BUDGET)
+        # Memory bounds what is asked for; a tree beyond the CPU's own choice is a batch of its own.
+        self._longest_row = min(LONGEST_ROW, tokens_per_batch or LONGEST_ROW)
+        self.on_long: OnLong = on_long
+        self.source = source
         config = model.config.get_text_config()
         if config.pad_token_id is None:
             # Decoder classifiers read the score at the last token that is not padding, so the model must know the id.
             config.pad_token_id = _padding_of(tokenizer)
         self.pad_token_id: int = config.pad_token_id
+        self.obstacle = tree_obstacle(model) if share_beginnings else "share_beginnings is off"
+        self._even_length = even_length(model) if self.obstacle is None else 1.0
 
     @classmethod
     def from_pretrained(
@@ -73,7 +94,7 @@ class SequenceClassifier:
         """Load a model and its tokenizer from a folder or a hub name.
 
         Args:
-            source: Folder or hub name.
+            source: Folder or hub name of a model, or of a LoRA adapter, which is merged into its base.
             device: Where to run; the current accelerator, or the CPU where there is none, when None.
             dtype: Floating-point type of the weights, "auto" for the type they were saved in.
             **options: Options of the constructor.
@@ -85,78 +106,163 @@ class SequenceClassifier:
             JudgeError: If the model cannot be loaded, or has no trained classification head.
         """
         try:
-            # Read first: a wrong tokenizer is then known before gigabytes of weights are.
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=dtype, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise JudgeError(
-                f"judge model {source!r} cannot be loaded: {error}; give a folder or hub name of a Hugging Face "
-                "sequence classification model with its tokenizer"
-            ) from error
-        if info["missing_keys"]:
-            # transformers would fill these with random numbers, and the judge would judge at random.
-            raise JudgeError(
-                f"judge model {source!r} lacks trained weights for {', '.join(sorted(info['missing_keys']))}; "
-                "it is not a trained sequence classification model"
-            )
-        return cls(model.to(device or _default_device()), tokenizer, **options)
+            model, tokenizer, files = load_classifier(source, dtype=dtype)
+        except ModelError as error:
+            raise JudgeError(f"judge model {source!r} cannot be loaded: {error}") from error
+        model = cast(Any, model).to(device or _default_device())
+        return cls(model, tokenizer, source=files, **options)
+
+    def __repr__(self) -> str:
+        how = "shared beginnings read once" if self.obstacle is None else f"padded rows, because {self.obstacle}"
+        return f"SequenceClassifier({type(self.model).__name__}, max_length={self.max_length}, {how})"
 
     @property
     def num_labels(self) -> int:
         """Number of outputs of the classification head."""
         return int(self.model.config.num_labels or 0)
 
-    def __call__(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> ClassifierAnswer:
-        """Read N texts.
+    def identity(self) -> dict[str, Any]:
+        """What decides a logit: weights, tokenizer, precision and what becomes of long inputs.
+
+        Raises:
+            JudgeError: If the files that the model was loaded from are not what they were.
+        """
+        try:
+            digest = self.source.digest() if self.source else digest_of_model(self.model, self.tokenizer)
+        except ModelError as error:
+            raise JudgeError(f"the judge's answers cannot be kept: {error}") from error
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"model": digest, "dtype": dtype, "max_length": self.max_length, "on_long": self.on_long}
+
+    def read(
+        self,
+        questions: Sequence[Question],
+        render: Callable[..., str],
+        *,
+        add_special_tokens: bool = True,
+        count: Count,
+        judge: str = "judge",
+    ) -> Iterator[tuple[IndexArray, FloatArray]]:
+        """Read N questions; equal ones once.
 
         Args:
-            texts: N texts.
+            questions: Prompts with the responses that are read together.
+            render: From a prompt and its responses to the text that the model reads.
             add_special_tokens: Whether the tokenizer adds its special tokens; not after a chat template.
+            count: Takes the counters that `reading_summary` turns into statistics.
+            judge: Name of the judge, for messages.
 
-        Returns:
-            The logits, in the order of the texts.
+        Yields:
+            Indices into the questions and their logits, shape (n, labels), batch by batch.
+
+        Raises:
+            JudgeError: If an input is too long and may not or cannot be cut, or the tokenizer is not the model's.
         """
-        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
-        rows = [self._shorten(ids) for ids in encoded]
-        truncated = sum(len(row) < len(ids) for row, ids in zip(rows, encoded, strict=True))
-        logits = np.zeros((len(rows), self.num_labels))
-        for batch in self._batches([len(row) for row in rows]):
-            logits[batch] = self._forward([rows[at] for at in batch])
-        return ClassifierAnswer(logits, truncated, sum(map(len, rows)))
 
-    def _shorten(self, ids: list[int]) -> list[int]:
-        """Cut from the left, behind the leading special tokens: the end holds the response and is what is judged."""
-        excess = len(ids) - self.max_length
-        if excess <= 0:
-            return ids
-        special = set(self.tokenizer.all_special_ids)
-        keep = next((at for at, token in enumerate(ids) if token not in special), 0)
-        keep = min(keep, self.max_length - 1)
-        return ids[:keep] + ids[keep + excess :]
+        def tokens_of(some: Sequence[Question]) -> list[TokenArray]:
+            return self._tokenize([render(prompt, *responses) for prompt, responses in some], add_special_tokens)
 
-    def _batches(self, lengths: list[int]) -> list[list[int]]:
-        """Cut the rows, longest first, into batches whose padded size keeps to the budget."""
-        batches: list[list[int]] = []
-        for at in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-            # Sorted, so the first row of a batch is its longest and sets the padded length.
-            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > self.tokens_per_batch:
-                batches.append([])
-            batches[-1].append(at)
-        return batches
+        inputs = tokens_of(questions)
+        long = [at for at, tokens in enumerate(inputs) if len(tokens) > self.max_length]
+        if long and self.on_long == "error":
+            raise JudgeError(
+                f"judge {judge!r} reads at most {self.max_length} tokens, and {len(long)} of {len(inputs)} inputs are "
+                f"longer, the first with {len(inputs[long[0]])} tokens for the response "
+                f"{short_text(questions[long[0]][1][0])}; raise max_length, or cut them with on_long='middle'"
+            )
+        if long and self.on_long == "middle":
+            cut = fit_questions(
+                [questions[at] for at in long], lambda some: list(map(len, tokens_of(some))), self.max_length, judge
+            )
+            for at, tokens in zip(long, tokens_of(cut), strict=True):
+                inputs[at] = tokens
+        count("truncated", len(long))
+        count("readings", len(inputs))
+        places: dict[bytes, list[int]] = {}
+        for at, tokens in enumerate(inputs):
+            inputs[at] = self._as_read(tokens)
+            places.setdefault(inputs[at].tobytes(), []).append(at)
+        different = [inputs[same[0]] for same in places.values()]
+        count("tokens_alone", sum(map(len, inputs)))
+        where = list(places.values())
+        for members, logits in self._logits(different, count):
+            index = [at for member in members for at in where[member]]
+            repeats = [len(where[member]) for member in members]
+            yield np.array(index, dtype=np.intp), np.repeat(logits, repeats, axis=0)
 
-    @torch.inference_mode()
-    def _forward(self, rows: list[list[int]]) -> FloatArray:
-        width = max(1, max(map(len, rows)))
-        input_ids = torch.full((len(rows), width), self.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for at, row in enumerate(rows):
-            input_ids[at, : len(row)] = torch.tensor(row, dtype=torch.long)
-            attention_mask[at, : len(row)] = 1
-        device = self.model.device
-        output = self.model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device))
-        return output.logits.double().cpu().numpy()
+    def _tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[TokenArray]:
+        vocabulary = cast(nn.Embedding, self.model.get_input_embeddings()).num_embeddings
+        found: list[TokenArray] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = list(texts[start : start + TEXTS_AT_ONCE])
+            encoded = self.tokenizer(part, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+            found += [np.array(ids or [self._anything()], dtype=np.int32) for ids in cast(list[list[int]], encoded)]
+        largest = max((int(tokens.max()) for tokens in found), default=0)
+        if largest >= vocabulary:
+            raise JudgeError(
+                f"the tokenizer gave token {largest} and {type(self.model).__name__} knows {vocabulary}: they do not "
+                "belong together; save the tokenizer that the model was trained with into its folder"
+            )
+        return found
+
+    def _anything(self) -> int:
+        """What stands for a text without tokens."""
+        known = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return next((token for token in known if isinstance(token, int)), self.pad_token_id)
+
+    def _as_read(self, tokens: TokenArray) -> TokenArray:
+        """What the model looks at: cut from the left if asked, and without padding tokens at the end."""
+        if len(tokens) > self.max_length:
+            # Behind the leading special tokens.
+            special = set(self.tokenizer.all_special_ids)
+            keep = next((at for at, token in enumerate(tokens.tolist()) if token not in special), 0)
+            keep = min(keep, self.max_length - 1)
+            tokens = np.concatenate([tokens[:keep], tokens[keep + len(tokens) - self.max_length :]])
+        if self.obstacle is None:
+            # Where the end of a turn is the padding token, decoder classifiers read the score at the token before.
+            other = np.flatnonzero(tokens != self.pad_token_id)
+            tokens = tokens[: other[-1] + 1] if other.size else tokens[:1]
+        return tokens
+
+    def _logits(self, inputs: Sequence[TokenArray], count: Count) -> Iterator[tuple[IndexArray, FloatArray]]:
+        """Logits of different inputs, batch by batch."""
+        rows = (
+            plan_rows(inputs, self._longest_row, self._even_length)
+            if self.obstacle is None
+            else [RowPlan((at,), (0,), len(tokens)) for at, tokens in enumerate(inputs)]
+        )
+        # Rows of one input need no mask, which is faster.
+        for part in ([row for row in rows if row.is_tree], [row for row in rows if not row.is_tree]):
+            for batch in _batches(part, self.tokens_per_batch):
+                count("tokens", sum(row.length for row in batch))
+                count("slots", len(batch) * max(row.length for row in batch))
+                if self.obstacle is None:
+                    logits, members = read_rows(self.model, inputs, batch, pad_token_id=self.pad_token_id)
+                else:
+                    members = np.array([row.members[0] for row in batch])
+                    logits = read_padded(self.model, [inputs[at] for at in members], pad_token_id=self.pad_token_id)
+                yield members, _to_numpy(logits)
+
+
+def reading_summary(counters: dict[str, float]) -> dict[str, float]:
+    """Turn what `SequenceClassifier.read` counted into statistics.
+
+    Args:
+        counters: Of a judge.
+
+    Returns:
+        The others as they were; `tokens` (given to the model, padding left out), `truncated_share` (of the inputs),
+        `shared_share` (of the inputs' tokens: not read, because they had been), `padding_share` (of what was read).
+    """
+    rest = dict(counters)
+    truncated, readings = rest.pop("truncated", 0.0), rest.pop("readings", 0.0)
+    alone, slots = rest.pop("tokens_alone", 0.0), rest.pop("slots", 0.0)
+    if readings:
+        rest["truncated_share"] = truncated / readings
+    if slots:
+        rest["shared_share"] = 1.0 - rest["tokens"] / alone
+        rest["padding_share"] = 1.0 - rest["tokens"] / slots
+    return rest
 
 
 def check_model_source(source: str) -> None:
@@ -173,7 +279,7 @@ def check_model_source(source: str) -> None:
 
     folder = Path(source).expanduser()
     if folder.exists():
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise JudgeError(
                 f"judge model {source!r} exists but holds no config.json; give a Hugging Face model folder"
             )
@@ -186,10 +292,32 @@ def check_model_source(source: str) -> None:
         raise JudgeError(f"judge model {source!r} is neither a folder nor a hub name: {error}") from error
 
 
+def _batches(rows: Sequence[RowPlan], budget: int) -> list[list[RowPlan]]:
+    """Cut rows, longest first, into batches whose padded size keeps to the budget."""
+    batches: list[list[RowPlan]] = []
+    for row in sorted(rows, key=lambda row: -row.length):
+        # Sorted, so the first row of a batch is its longest and sets the padded length.
+        if not batches or (len(batches[-1]) + 1) * batches[-1][0].length > budget:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _to_numpy(logits: Tensor) -> FloatArray:
+    return logits.double().cpu().numpy()
+
+
 def _own_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     # Tokenizers without a limit say 1e30, which `min` never picks over a model's.
+    limits = [int(tokenizer.model_max_length)]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(int(tokenizer.model_max_length), positions or int(tokenizer.model_max_length))
+    if positions:
+        limits.append(int(positions))
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            # RoBERTa counts positions from behind its padding token's.
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    return min(limits)
 
 
 def _padding_of(tokenizer: PreTrainedTokenizerBase) -> int:

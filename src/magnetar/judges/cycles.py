@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from magnetar.errors import JudgeError
 
-__all__ = ["cyclic_triple_share"]
+__all__ = ["cyclic_triple_share", "cyclic_triples"]
 
 
 def cyclic_triple_share(win_prob: ArrayLike) -> float:
@@ -24,14 +24,27 @@ def cyclic_triple_share(win_prob: ArrayLike) -> float:
     Raises:
         JudgeError: If the last two axes differ in length.
     """
+    cyclic, triples = cyclic_triples(win_prob)
+    return cyclic / triples if triples else float("nan")
+
+
+def cyclic_triples(win_prob: ArrayLike) -> tuple[float, float]:
+    """Count triples with a strict majority cycle, and all triples, so that batches can be added up.
+
+    Args:
+        win_prob: Shape (..., G, G), in [0, 1] or NaN.
+
+    Returns:
+        The cyclic triples, and the triples whose pairs were all answered.
+
+    Raises:
+        JudgeError: If the last two axes differ in length.
+    """
     matrices = np.asarray(win_prob, dtype=np.float64)
     if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2]:
         raise JudgeError(f"win_prob has shape {matrices.shape}, expected (..., G, G)")
     # The same sum over closed walks counts the answered triples, each in both directions from each of its ends.
     answered = (~np.isnan(matrices) & ~np.eye(matrices.shape[-1], dtype=bool)).astype(np.float64)
-    triples = float(((answered @ answered) * answered.swapaxes(-1, -2)).sum()) / 6.0
-    if triples == 0.0:
-        return float("nan")
     wins = (matrices > 0.5).astype(np.float64)
-    closed_walks = float(((wins @ wins) * wins.swapaxes(-1, -2)).sum())
-    return closed_walks / 3.0 / triples
+    closed_walks, paths = (float(((edges @ edges) * edges.swapaxes(-1, -2)).sum()) for edges in (wins, answered))
+    return closed_walks / 3.0, paths / 6.0

@@ -10,10 +10,19 @@ from typing import Any
 from magnetar.errors import JudgeError
 from magnetar.judges.base import Judge
 from magnetar.judges.checks import FloatArray
+from magnetar.judges.function_identity import function_identity, function_name
 from magnetar.judges.pointwise import ScalarJudge
 from magnetar.types import Prompt
 
-__all__ = ["FunctionJudge", "ScoreFunctionJudge", "function_judge", "import_function"]
+__all__ = [
+    "FunctionJudge",
+    "ScoreFunctionJudge",
+    "check_temperature",
+    "function_identity",
+    "function_judge",
+    "function_name",
+    "import_function",
+]
 
 PAIR_FORM = "(prompts, first, second) -> win probabilities"
 SCORE_FORM = "(prompts, responses) -> scores"
@@ -29,12 +38,13 @@ class FunctionJudge(Judge):
             function: Takes three sequences of length N, returns N numbers in [0, 1].
             name: What reports call the judge; the function's own name when None.
             version: Part of `identity`: change it when the answers change, for instance because of a file that the
-                function reads. The text of the function's module is part of it anyway.
+                function reads. The text of the function's module and the values bound to the function are part of it
+                anyway, and where these cannot be told the version is needed.
 
         Raises:
             JudgeError: If the function cannot take those three arguments.
         """
-        self.name = name or f"python:{_function_name(function)}"
+        self.name = name or f"python:{function_name(function)}"
         if takes_responses(function):
             raise JudgeError(f"{self.name} has the form {SCORE_FORM}; use ScoreFunctionJudge or build_judge for it")
         _check_signature(function, self.name, 3, PAIR_FORM)
@@ -42,7 +52,7 @@ class FunctionJudge(Judge):
         self.version = version
 
     def _identity(self) -> Mapping[str, Any]:
-        return _function_identity(self.function, self.version)
+        return function_identity(self.function, self.version)
 
     def _pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
         return self.function(list(prompts), list(first), list(second))  # type: ignore[return-value]  # validated above
@@ -70,7 +80,7 @@ class ScoreFunctionJudge(ScalarJudge):
         Raises:
             JudgeError: If the function cannot take those arguments, or the temperature is not positive.
         """
-        self.name = name or f"python:{_function_name(function)}"
+        self.name = name or f"python:{function_name(function)}"
         _check_signature(function, self.name, 2, SCORE_FORM)
         self.function = function
         self.version = version
@@ -80,7 +90,7 @@ class ScoreFunctionJudge(ScalarJudge):
         return self.function(list(prompts), list(responses))  # type: ignore[return-value]  # validated above
 
     def _identity(self) -> Mapping[str, Any]:
-        return {**_function_identity(self.function, self.version), "temperature": self.temperature}
+        return {**function_identity(self.function, self.version), "temperature": self.temperature}
 
 
 def function_judge(
@@ -178,21 +188,3 @@ def _check_signature(function: Callable[..., object], name: str, count: int, for
             f"{name} has the signature {signature}, expected {form} (or, with a parameter named `responses`, "
             f"{SCORE_FORM}): {error}"
         ) from error
-
-
-def _function_identity(function: Callable[..., object], version: str | None) -> dict[str, Any]:
-    """Name and version of a function, and the text of its module, in which its helpers stand too."""
-    try:
-        source = inspect.getsource(inspect.getmodule(function) or function)
-    except (TypeError, OSError) as error:
-        if version is None:
-            raise JudgeError(
-                f"the source of {_function_name(function)} cannot be read ({error}), so that its answers cannot be "
-                "kept; give the judge a version=..."
-            ) from error
-        source = ""
-    return {"function": _function_name(function), "version": version, "source": source}
-
-
-def _function_name(function: Callable[..., object]) -> str:
-    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"

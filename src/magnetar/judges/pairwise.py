@@ -1,6 +1,6 @@
 """Pairwise models: Hugging Face sequence classifiers that read a prompt and both responses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
@@ -9,9 +9,10 @@ from scipy.special import expit
 
 from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
-from magnetar.judges.base import Judge
-from magnetar.judges.checks import FloatArray
-from magnetar.judges.classifier import SequenceClassifier
+from magnetar.judges.base import Judge, collect
+from magnetar.judges.card import card_of_kind
+from magnetar.judges.checks import FloatArray, IndexArray
+from magnetar.judges.classifier import SequenceClassifier, reading_summary
 from magnetar.types import Prompt
 
 __all__ = ["DEFAULT_TEMPLATE", "PairwiseModelJudge"]
@@ -26,7 +27,7 @@ class PairwiseModelJudge(Judge):
 
     With one output, its logit is that of the first response winning, ``P = σ(logit)``; with two, ``P`` is the softmax
     of the one named by `first_label`. Such models favour a place, so wrap the judge in `Symmetrized` (`build_judge`
-    does it). `stats` adds `truncated_share`.
+    does it). `stats` adds what `reading_summary` says.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class PairwiseModelJudge(Judge):
         cls,
         source: str,
         *,
-        template: str = DEFAULT_TEMPLATE,
+        template: str | None = None,
         first_label: int = 0,
+        max_length: int | None = None,
         name: str | None = None,
         **options: Any,
     ) -> "PairwiseModelJudge":
@@ -74,16 +76,23 @@ class PairwiseModelJudge(Judge):
 
         Args:
             source: Folder or hub name.
-            template: Text with the fields `{prompt}`, `{first}` and `{second}`.
+            template: Text with the fields `{prompt}`, `{first}` and `{second}`; what the model's card says if None, or
+                `DEFAULT_TEMPLATE`.
             first_label: Index of the output that says "the first response is better", when there are two.
+            max_length: Longest input in tokens; what the card says if None, or the model's own limit.
             name: What reports call the judge.
             **options: Options of `SequenceClassifier.from_pretrained`.
 
         Returns:
             The judge, which keeps the order it is asked in.
+
+        Raises:
+            JudgeError: If it was trained as another kind or cannot be loaded.
         """
+        card = card_of_kind(source, "pairwise")
+        template = template or card.template or DEFAULT_TEMPLATE
         check_template(template)
-        classifier = SequenceClassifier.from_pretrained(source, **options)
+        classifier = SequenceClassifier.from_pretrained(source, max_length=max_length or card.max_length, **options)
         return cls(classifier, template=template, first_label=first_label, name=name or f"pairwise:{source}")
 
     def text(self, prompt: Prompt, first: str, second: str) -> str:
@@ -91,18 +100,27 @@ class PairwiseModelJudge(Judge):
         return self.template.format(prompt=prompt_text(prompt), first=first, second=second)
 
     def _pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
-        answer = self.classifier([self.text(*pair) for pair in zip(prompts, first, second, strict=True)])
-        self._count("truncated", answer.truncated)
-        self._count("tokens", answer.tokens)
-        if self.classifier.num_labels == 1:
-            return expit(answer.logits[:, 0])
-        difference = answer.logits[:, self.first_label] - answer.logits[:, 1 - self.first_label]
-        return np.asarray(expit(difference))
+        return collect(self._iter_pair_win_prob(prompts, first, second), len(prompts))
+
+    def _iter_pair_win_prob(
+        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
+    ) -> Iterator[tuple[IndexArray, FloatArray]]:
+        for index, logits in self.classifier.read(
+            [(prompt, (a, b)) for prompt, a, b in zip(prompts, first, second, strict=True)],
+            self.text,
+            count=self._count,
+            judge=self.name,
+        ):
+            if self.classifier.num_labels == 1:
+                yield index, expit(logits[:, 0])
+            else:
+                yield index, np.asarray(expit(logits[:, self.first_label] - logits[:, 1 - self.first_label]))
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {**self.classifier.identity(), "template": self.template, "first_label": self.first_label}
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:
-        truncated = counters.pop("truncated", 0.0)
-        asked = counters.get("comparisons", 0.0)
-        return counters | ({"truncated_share": truncated / asked} if asked else {})
+        return reading_summary(counters)
 
 
 def check_template(template: str) -> None:

@@ -1,7 +1,8 @@
 """Judges that read each response by itself, and so need G readings for the G² win probabilities of a group."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -62,8 +63,8 @@ class PointwiseJudge(Judge):
         self._count("responses", len(responses))
         answered = np.zeros(len(prompts), dtype=bool)
         for index, answer in self._iter_features(prompts, responses):
-            part = [prompts[at] for at in index], [responses[at] for at in index]
-            features = validate_features(answer, *part, self.name)
+            asked, read = [prompts[int(at)] for at in index], [responses[int(at)] for at in index]
+            features = validate_features(answer, asked, read, self.name)
             mark_answered(answered, index, self.name)
             yield np.asarray(index, dtype=np.intp), features
         if not answered.all():
@@ -80,6 +81,15 @@ class PointwiseJudge(Judge):
         Returns:
             P(first beats second), the broadcast shape without D; ``compare(a, b) + compare(b, a) = 1``.
         """
+
+    def comparison(self) -> Mapping[str, Any] | None:
+        """Name `compare` in a way that can be written down, so that recorded features can be compared again.
+
+        Returns:
+            Its "rule", a key of `magnetar.judges.comparisons.COMPARISONS`, and the settings of that function; None for
+            a comparison that has no name.
+        """
+        return None
 
     @abstractmethod
     def _features(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
@@ -154,6 +164,12 @@ class ScalarJudge(PointwiseJudge):
     def compare(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Win probability of one score over another, shapes (..., 1)."""
         return bradley_terry(first[..., 0], second[..., 0], self.temperature)
+
+    def comparison(self) -> Mapping[str, Any] | None:
+        """Bradley and Terry's, with the temperature; None for a subclass that compares otherwise."""
+        if type(self).compare is not ScalarJudge.compare:
+            return None
+        return {"rule": "bradley_terry", "temperature": self.temperature}
 
     def _features(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
         answer = self._scores(prompts, responses)

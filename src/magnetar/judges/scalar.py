@@ -1,15 +1,16 @@
 """Reward and cost models: Hugging Face sequence classifiers with one output."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
-from magnetar.judges.checks import FloatArray
-from magnetar.judges.classifier import SequenceClassifier
+from magnetar.judges.base import collect
+from magnetar.judges.card import card_of_kind
+from magnetar.judges.checks import FloatArray, IndexArray
+from magnetar.judges.classifier import SequenceClassifier, reading_summary
 from magnetar.judges.function import check_temperature
 from magnetar.judges.pointwise import ScalarJudge
-from magnetar.judges.prompts import as_messages
+from magnetar.judges.prompts import response_text
 from magnetar.types import Prompt
 
 __all__ = ["RewardModelJudge"]
@@ -20,7 +21,7 @@ class RewardModelJudge(ScalarJudge):
 
     Where the tokenizer has a chat template it is applied to the prompt and the response as chat turns (a text prompt
     counts as one turn of the user). Otherwise the model reads prompt and response as one text; a prompt of chat turns
-    is set apart from the response by an empty line. `stats` adds `truncated_share`.
+    is set apart from the response by an empty line. `stats` adds what `reading_summary` says.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class RewardModelJudge(ScalarJudge):
         if classifier.num_labels != 1:
             raise JudgeError(
                 f"judge {name!r} has {classifier.num_labels} outputs, expected 1; a model that reads both responses "
-                "is named pairwise:MODEL, one of several classes cannot be a judge"
+                "is named pairwise:MODEL, one whose outputs are an embedding general:MODEL, one of several classes "
+                "cannot be a judge"
             )
         self.classifier = classifier
         self.temperature = check_temperature(temperature)
@@ -57,8 +59,9 @@ class RewardModelJudge(ScalarJudge):
         cls,
         source: str,
         *,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         lower_is_better: bool = False,
+        max_length: int | None = None,
         name: str | None = None,
         **options: Any,
     ) -> "RewardModelJudge":
@@ -66,36 +69,48 @@ class RewardModelJudge(ScalarJudge):
 
         Args:
             source: Folder or hub name.
-            temperature: Difference in logit that gives odds of e to 1; positive.
+            temperature: Difference in logit that gives odds of e to 1; positive. What the model's card says if None,
+                or 1.
             lower_is_better: True for a cost model.
+            max_length: Longest input in tokens; what the card says if None, or the model's own limit.
             name: What reports call the judge.
             **options: Options of `SequenceClassifier.from_pretrained`.
 
         Returns:
             The judge.
+
+        Raises:
+            JudgeError: If it was trained as another kind or cannot be loaded.
         """
-        name = name or f"{'cost' if lower_is_better else 'reward'}:{source}"
-        check_temperature(temperature)
-        classifier = SequenceClassifier.from_pretrained(source, **options)
-        return cls(classifier, temperature=temperature, lower_is_better=lower_is_better, name=name)
+        kind = "cost" if lower_is_better else "reward"
+        card = card_of_kind(source, kind)
+        temperature = check_temperature(card.temperature if temperature is None else temperature)
+        classifier = SequenceClassifier.from_pretrained(source, max_length=max_length or card.max_length, **options)
+        return cls(
+            classifier, temperature=temperature, lower_is_better=lower_is_better, name=name or f"{kind}:{source}"
+        )
 
     def text(self, prompt: Prompt, response: str) -> str:
         """The text that the model reads for one response."""
-        tokenizer = self.classifier.tokenizer
-        if tokenizer.chat_template:
-            turns = [*as_messages(prompt), {"role": "assistant", "content": response}]
-            return str(tokenizer.apply_chat_template(turns, tokenize=False))
-        separator = "" if isinstance(prompt, str) else "\n\n"
-        return prompt_text(prompt) + separator + response
+        return response_text(self.classifier.tokenizer, prompt, response)
 
     def _scores(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
-        texts = [self.text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-        # A chat template writes the special tokens itself.
-        answer = self.classifier(texts, add_special_tokens=not self.classifier.tokenizer.chat_template)
-        self._count("truncated", answer.truncated)
-        self._count("tokens", answer.tokens)
-        return self.sign * answer.logits[:, 0]
+        return collect(self._iter_features(prompts, responses), len(prompts), 1)[:, 0]
+
+    def _iter_features(
+        self, prompts: Sequence[Prompt], responses: Sequence[str]
+    ) -> Iterator[tuple[IndexArray, FloatArray]]:
+        for index, logits in self.classifier.read(
+            [(prompt, (response,)) for prompt, response in zip(prompts, responses, strict=True)],
+            self.text,
+            add_special_tokens=not self.classifier.tokenizer.chat_template,
+            count=self._count,
+            judge=self.name,
+        ):
+            yield index, self.sign * logits
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {**self.classifier.identity(), "temperature": self.temperature, "sign": self.sign}
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:
-        truncated = counters.pop("truncated", 0.0)
-        return counters | ({"truncated_share": truncated / counters["responses"]} if "responses" in counters else {})
+        return reading_summary(counters)

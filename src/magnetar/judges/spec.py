@@ -8,17 +8,22 @@ from magnetar.errors import JudgeError, unknown_name
 from magnetar.judges.base import Judge
 from magnetar.judges.kinds import JUDGE_KINDS, JudgeSpec
 from magnetar.judges.kinds.python import from_python
+from magnetar.judges.wrappers.options import WRAPPER_OPTIONS, check_wrapper_options, wrap
 
-__all__ = ["JUDGE_KINDS", "JudgeSpec", "build_judge", "parse_judge_spec"]
+__all__ = ["JUDGE_KINDS", "JudgeSpec", "build_judge", "check_judge_spec", "parse_judge_spec"]
+
+SPEC_FILES = (".yaml", ".yml", ".json")
 
 
 def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec:
     """Check a spec without loading a model, so that a mistake is known before any long work.
 
     Args:
-        spec: ``kind`` or ``kind:target``, or a mapping such as
-            ``{"kind": "reward", "model": "my/model", "temperature": 2.0}``.
-        **options: Further options; they win over those of a mapping.
+        spec: ``kind`` or ``kind:target``; or a mapping such as
+            ``{"kind": "reward", "model": "my/model", "temperature": 2.0}``; or a mapping as JSON text, or the name of a
+            ``.yaml``, ``.yml`` or ``.json`` file that holds one.
+        **options: Further options; they win over those of a mapping. Every kind takes those of
+            `magnetar.judges.wrappers.options`: cache, record, requests_per_minute, questions_per_call.
 
     Returns:
         The checked spec.
@@ -32,15 +37,41 @@ def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec
         raise JudgeError(unknown_name("judge", kind, JUDGE_KINDS))
     known = JUDGE_KINDS[kind]
     for option in merged:
-        if option not in known.options:
-            raise JudgeError(unknown_name(f"option of judge {kind!r}", str(option), known.options))
+        if option not in known.options | WRAPPER_OPTIONS:
+            raise JudgeError(unknown_name(f"option of judge {kind!r}", str(option), known.options | WRAPPER_OPTIONS))
     if known.target is None and target:
         raise JudgeError(f"judge {kind!r} takes nothing behind a colon, got {target!r}; write {known.form}")
     if known.target is not None and not target:
         raise JudgeError(f"judge {kind!r} needs a {known.target}; write {known.form}")
-    parsed = JudgeSpec(kind, target, merged)
+    around = {option: value for option, value in merged.items() if option in WRAPPER_OPTIONS}
+    own = {option: value for option, value in merged.items() if option in known.options}
+    parsed = JudgeSpec(kind, target, own, around)
+    check_wrapper_options(str(parsed), around)
     known.check(parsed)
     return parsed
+
+
+def check_judge_spec(spec: object, **options: Any) -> None:
+    """Check whatever `build_judge` takes, without building it.
+
+    Args:
+        spec: See `build_judge`.
+        **options: Further options.
+
+    Raises:
+        JudgeError: As `build_judge`, where that can be known.
+    """
+    if isinstance(spec, JudgeSpec):
+        parse_judge_spec(_mapping(spec), **options)
+    elif isinstance(spec, str | Mapping):
+        parse_judge_spec(spec, **options)
+    elif isinstance(spec, Judge):
+        _check_built(spec, options)
+    elif not callable(spec):
+        raise JudgeError(
+            f"a {type(spec).__name__} cannot name a judge; give a spec such as 'panel', a mapping with 'kind', a Judge "
+            "or a function"
+        )
 
 
 def build_judge(spec: "str | Judge | Callable[..., object] | Mapping[str, Any] | JudgeSpec", **options: Any) -> Judge:
@@ -49,7 +80,7 @@ def build_judge(spec: "str | Judge | Callable[..., object] | Mapping[str, Any] |
     Args:
         spec: A spec string or mapping (see `parse_judge_spec`), a checked `JudgeSpec`, a judge (returned as it is), or
             a Python function ``(prompts, first, second) -> win probabilities`` or ``(prompts, responses) -> scores``.
-        **options: Options of the judge.
+        **options: Options of the judge, and of what is put around it; a judge that is built takes the latter only.
 
     Returns:
         The judge.
@@ -58,30 +89,33 @@ def build_judge(spec: "str | Judge | Callable[..., object] | Mapping[str, Any] |
         JudgeError: If the spec is wrong or the judge cannot be loaded.
         MissingDependencyError: If the judge needs a package that is not installed.
     """
+    if isinstance(spec, str | Mapping | JudgeSpec):
+        parsed = parse_judge_spec(_mapping(spec) if isinstance(spec, JudgeSpec) else spec, **options)
+        kind = JUDGE_KINDS[parsed.kind]
+        outer = {option: value for option, value in parsed.around.items() if option not in kind.options}
+        return wrap(kind.build(parsed), outer)
+    check_judge_spec(spec, **options)
     if isinstance(spec, Judge):
-        if options:
-            raise JudgeError(
-                f"options {sorted(options)} have no effect on a judge that is already built: {spec.name!r}"
-            )
-        return spec
-    if isinstance(spec, str | Mapping):
-        spec = parse_judge_spec(spec, **options)
-    elif isinstance(spec, JudgeSpec):
-        spec = parse_judge_spec({"kind": spec.kind, **_target_entry(spec), **spec.options}, **options)
-    if isinstance(spec, JudgeSpec):
-        return JUDGE_KINDS[spec.kind].build(spec)
-    if callable(spec):
-        return from_python(spec, None, options)
-    raise JudgeError(
-        f"a {type(spec).__name__} cannot name a judge; give a spec such as 'panel', a mapping with 'kind', a Judge "
-        "or a function"
-    )
+        return wrap(spec, options)
+    around = {option: value for option, value in options.items() if option in WRAPPER_OPTIONS}
+    check_wrapper_options(repr(spec), around)
+    return wrap(from_python(spec, None, {key: options[key] for key in options if key not in around}), around)
+
+
+def _check_built(judge: Judge, options: Mapping[str, Any]) -> None:
+    useless = sorted(set(options) - WRAPPER_OPTIONS)
+    if useless:
+        raise JudgeError(f"options {useless} have no effect on a judge that is already built: {judge.name!r}")
+    check_wrapper_options(judge.name, options)
 
 
 def _split(spec: str | Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
     if isinstance(spec, str):
-        kind, _, target = spec.strip().partition(":")
-        return kind, target or None, dict(options)
+        text = spec.strip()
+        if not (text.startswith("{") or (":" not in text and text.endswith(SPEC_FILES))):
+            kind, _, target = text.partition(":")
+            return kind, target or None, dict(options)
+        spec = _written(text)
     merged = {**spec, **options}
     kind = merged.pop("kind", None)
     if not isinstance(kind, str):
@@ -96,6 +130,24 @@ def _split(spec: str | Mapping[str, Any], options: Mapping[str, Any]) -> tuple[s
     return kind, None if target is None else str(target), merged
 
 
-def _target_entry(spec: JudgeSpec) -> dict[str, str]:
+def _written(text: str) -> Mapping[str, Any]:
+    """The mapping that a text or a file holds; JSON is YAML too."""
+    import yaml
+
+    where = f"the judge {text}"
+    try:
+        if not text.startswith("{"):
+            where = f"the judge's file {text!r}"
+            text = Path(text).expanduser().read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise JudgeError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise JudgeError(f"{where} holds a {type(content).__name__}, expected a mapping with 'kind'")
+    return content
+
+
+def _mapping(spec: JudgeSpec) -> dict[str, Any]:
     key = JUDGE_KINDS[spec.kind].target if spec.kind in JUDGE_KINDS else None
-    return {key: spec.target} if key and spec.target else {}
+    target = {key: spec.target} if key and spec.target else {}
+    return {"kind": spec.kind, **target, **spec.options, **spec.around}

@@ -30,7 +30,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from magnetar.errors import MissingDependencyError, ModelError, unknown_name
 
-__all__ = ["DEMO_MODEL", "demo_model_folder", "ensure_pad_token", "load_policy", "load_tokenizer"]
+__all__ = [
+    "DEMO_MODEL",
+    "ModelSource",
+    "demo_model_folder",
+    "ensure_pad_token",
+    "explained",
+    "load_policy",
+    "load_tokenizer",
+    "locate_model",
+    "repository_file",
+    "tokenizer_of",
+]
 
 DEMO_MODEL = "demo"
 """The name that stands for the embedded model wherever a model is asked for."""
@@ -44,13 +55,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Source:
+class ModelSource:
     """Where a model's parts are: what to load, and the base below it when it is an adapter."""
 
     name: str  # what the user wrote, for messages
     place: str  # existing folder or Hub id
     revision: str | None
-    base: "_Source | None" = None  # set for adapters
+    base: "ModelSource | None" = None  # set for adapters
 
 
 def load_policy(
@@ -86,8 +97,8 @@ def load_policy(
     """
     if dtype not in _DTYPES:
         raise ModelError(unknown_name("dtype", dtype, _DTYPES))
-    source = _locate(model, revision)
-    tokenizer = _tokenizer_of(source, trust_remote_code)
+    source = locate_model(model, revision)
+    tokenizer = tokenizer_of(source, trust_remote_code)
     policy = _load_causal(
         source.base or source,
         dtype=dtype,
@@ -104,7 +115,7 @@ def load_policy(
     if len(tokenizer) > cast(torch.nn.Embedding, policy.get_input_embeddings()).num_embeddings:
         # Tokens were added before the adapter was trained; its saved embeddings only fit the longer table.
         policy.resize_token_embeddings(len(tokenizer))
-    with _explained(f"the adapter {source.name!r}"):
+    with explained(f"the adapter {source.name!r}"):
         adapted = PeftModel.from_pretrained(policy, source.place, is_trainable=is_trainable, revision=source.revision)
     return adapted.eval(), tokenizer
 
@@ -125,7 +136,7 @@ def load_tokenizer(
     Raises:
         ModelError: There is no such model, or its tokenizer cannot be used.
     """
-    return _tokenizer_of(_locate(model, revision), trust_remote_code)
+    return tokenizer_of(locate_model(model, revision), trust_remote_code)
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -243,14 +254,14 @@ def _plain_config(config: transformers.PretrainedConfig) -> transformers.Pretrai
     return type(config).from_dict({**values, "dtype": "float32"})
 
 
-def _locate(model: str | os.PathLike[str], revision: str | None) -> _Source:
+def locate_model(model: str | os.PathLike[str], revision: str | None) -> ModelSource:
     """Find the model, and the base below it if it is an adapter, before anything large is read."""
     name = os.fspath(model)
-    source = _Source(name, _existing_place(name, revision), revision)
-    if name == DEMO_MODEL or _repository_file(source, "adapter_config.json") is None:
+    source = ModelSource(name, _existing_place(name, revision), revision)
+    if name == DEMO_MODEL or repository_file(source, "adapter_config.json") is None:
         _require_config(source)
         return source
-    with _explained(f"the adapter {name!r}"):
+    with explained(f"the adapter {name!r}"):
         adapter = PeftConfig.from_pretrained(source.place, revision=revision)
     base = adapter.base_model_name_or_path
     if not base:
@@ -260,9 +271,11 @@ def _locate(model: str | os.PathLike[str], revision: str | None) -> _Source:
         )
     if Path(base).name.startswith(_DEMO_FOLDER_PREFIX) and not Path(base).is_dir():
         base = DEMO_MODEL  # trained on another machine, whose cache folder is not here
-    base_source = _Source(base, _existing_place(base, adapter.revision, f"base model of {name!r}"), adapter.revision)
+    base_source = ModelSource(
+        base, _existing_place(base, adapter.revision, f"base model of {name!r}"), adapter.revision
+    )
     _require_config(base_source)
-    return _Source(name, source.place, revision, base_source)
+    return ModelSource(name, source.place, revision, base_source)
 
 
 def _existing_place(name: str, revision: str | None, what: str = "model") -> str:
@@ -286,9 +299,9 @@ def _existing_place(name: str, revision: str | None, what: str = "model") -> str
     return name
 
 
-def _require_config(source: _Source) -> None:
+def _require_config(source: ModelSource) -> None:
     """Check that a model's configuration is there, which tells a wrong folder or an unreachable Hub early."""
-    if _repository_file(source, "config.json") is not None:
+    if repository_file(source, "config.json") is not None:
         return
     if Path(source.place).is_dir():
         inside = sorted(p.name for p in Path(source.place).iterdir())
@@ -302,7 +315,7 @@ def _require_config(source: _Source) -> None:
     raise ModelError(f"{source.name!r} on the Hub has neither config.json nor adapter_config.json: it is not a model")
 
 
-def _repository_file(source: _Source, filename: str) -> str | None:
+def repository_file(source: ModelSource, filename: str) -> str | None:
     """Path of one small file of a model folder or Hub repository, None where the repository lacks it."""
     if Path(source.place).is_dir():
         path = Path(source.place) / filename
@@ -331,11 +344,11 @@ def _repository_file(source: _Source, filename: str) -> str | None:
         raise ModelError(f"model {source.name!r}: neither a folder here nor a Hub repository; {fix}") from error
 
 
-def _tokenizer_of(source: _Source, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def tokenizer_of(source: ModelSource, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """Tokenizer saved with the adapter if there is one, else the base model's."""
-    own = source.base is None or _repository_file(source, "tokenizer_config.json") is not None
-    holder = source if own else cast(_Source, source.base)
-    with _explained(f"the tokenizer of {holder.name!r}"):
+    own = source.base is None or repository_file(source, "tokenizer_config.json") is not None
+    holder = source if own else cast(ModelSource, source.base)
+    with explained(f"the tokenizer of {holder.name!r}"):
         tokenizer = AutoTokenizer.from_pretrained(
             holder.place, revision=holder.revision, trust_remote_code=trust_remote_code
         )
@@ -343,10 +356,10 @@ def _tokenizer_of(source: _Source, trust_remote_code: bool) -> PreTrainedTokeniz
     return tokenizer
 
 
-def _load_causal(source: _Source, *, dtype: str, **options: Any) -> PreTrainedModel:
+def _load_causal(source: ModelSource, *, dtype: str, **options: Any) -> PreTrainedModel:
     """Load a causal language model and refuse it when some of its weights would be random."""
     given = {name: value for name, value in options.items() if value is not None}
-    with _explained(f"the model {source.name!r}"):
+    with explained(f"the model {source.name!r}"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.place, revision=source.revision, dtype=dtype, output_loading_info=True, **given
         )
@@ -362,7 +375,7 @@ def _load_causal(source: _Source, *, dtype: str, **options: Any) -> PreTrainedMo
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn what transformers and peft raise for unusable files into one ModelError."""
     try:
         yield

@@ -1,7 +1,7 @@
 """Log-probabilities of response tokens, with logits computed only where a response token is predicted."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,15 @@ from magnetar.errors import ModelError
 from magnetar.modeling.modes import eval_mode
 from magnetar.modeling.packing import LayoutName, TokenLayout, block_masks, lay_out, split_micro_batches
 
-__all__ = ["TokenLogProbs", "exact_kl", "packing_support", "response_logprobs", "split_micro_batches"]
+__all__ = [
+    "TokenLogProbs",
+    "additive_mask",
+    "declared_obstacle",
+    "exact_kl",
+    "packing_support",
+    "response_logprobs",
+    "split_micro_batches",
+]
 
 MASKABLE_ATTENTION = ("eager", "sdpa")
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
@@ -133,7 +141,7 @@ def packing_support(model: nn.Module) -> str | None:
     """
     inner = extract_model_from_parallel(model)
     name = type(_base(inner)).__name__
-    reason = _declared_obstacle(inner)
+    reason = declared_obstacle(inner)
     if reason is not None:
         return f"{name} {reason}"
     vocabulary = _text_config(inner).vocab_size
@@ -154,8 +162,15 @@ def packing_support(model: nn.Module) -> str | None:
     return None
 
 
-def _declared_obstacle(inner: nn.Module) -> str | None:
-    """What in the model's declaration rules packed groups out."""
+def declared_obstacle(inner: nn.Module) -> str | None:
+    """Say what in a model's declaration rules rows with a mask and positions of their own out.
+
+    Args:
+        inner: A transformers or PEFT model.
+
+    Returns:
+        The end of a sentence that begins with the model's name; None if nothing does.
+    """
     base = _base(inner)
     config = _text_config(inner)
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -184,7 +199,7 @@ def _response_logits(model: nn.Module, inner: nn.Module, rows: TokenLayout) -> T
     inputs: dict[str, Any] = {"input_ids": rows.input_ids, "use_cache": False}
     if rows.name == "packed":
         inputs["position_ids"] = rows.position_ids
-        inputs["attention_mask"] = _packed_attention_mask(inner, rows)
+        inputs["attention_mask"] = additive_mask(inner, lambda window: block_masks(rows, window))
     else:
         inputs["attention_mask"] = (rows.group_RL >= 0).long()
     gathered = False
@@ -210,8 +225,16 @@ def _response_logits(model: nn.Module, inner: nn.Module, rows: TokenLayout) -> T
     return logits.squeeze(0)
 
 
-def _packed_attention_mask(inner: nn.Module, rows: TokenLayout) -> Tensor | dict[str, Tensor]:
-    """The block mask in the form that the model's layers take: one, or one for each type of layer."""
+def additive_mask(inner: nn.Module, visible: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
+    """A mask in the form that a model's layers take: boolean or additive; one, or one for each type of layer.
+
+    Args:
+        inner: A transformers or PEFT model.
+        visible: From a sliding window (None for full attention) to who sees whom, shape (R, 1, L, L), boolean.
+
+    Returns:
+        What to pass as `attention_mask`.
+    """
     config = _text_config(inner)
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
@@ -219,12 +242,10 @@ def _packed_attention_mask(inner: nn.Module, rows: TokenLayout) -> Tensor | dict
     dtype = next(inner.parameters()).dtype
 
     def mask(window: int | None) -> Tensor:
-        visible = block_masks(rows, window)
+        seen = visible(window)
         if not eager:
-            return visible
-        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
-            ~visible, torch.finfo(dtype).min
-        )
+            return seen
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
     if kinds and "sliding_attention" in kinds:
         return {"full_attention": mask(None), "sliding_attention": mask(window)}

@@ -54,8 +54,6 @@ def module(tmp_path, monkeypatch):
     [
         ("pannel", "unknown judge 'pannel'; did you mean 'panel'"),
         ("rewards:some/model", "did you mean 'reward'"),
-        ("llm:model@http://localhost", "unknown judge 'llm'"),
-        ("general:some/model", "unknown judge 'general'"),
         ("", "unknown judge ''"),
         ("reward", "'reward' needs a model; write reward:MODEL"),
         ("matrix:", "'matrix' needs a file"),

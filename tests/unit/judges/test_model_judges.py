@@ -1,87 +1,22 @@
 """Reward, cost and pairwise models against direct forward passes, one text at a time."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForSequenceClassification,
-)
+from tiny_classifiers import logit_of, make_model, make_tokenizer
+from transformers import LlamaForCausalLM
 
 from magnetar.errors import JudgeError
 from magnetar.judges import PairwiseModelJudge, RewardModelJudge, Symmetrized, build_judge
 from magnetar.judges.classifier import SequenceClassifier
 
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<bos>{{ m['role'] }} : {{ m['content'] }} <eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant :{% endif %}"
-)
-WORDS = ["user", "assistant", "system", ":", "ask", "what", "is", "the", "best", "answer", *"abcdefgh", ".", "!", "?"]
-WORDS += ["one", "two", "three", "four", "five", "six"]
 PROMPTS = ["ask what is the best ?", "one two three", [{"role": "user", "content": "four five ?"}]]
 RESPONSES = [
     ["a b c .", "d", "e f g h a b c d e f"],
     ["best answer !", "one one one one", "six"],
     ["a", "b c", "d e f g"],
 ]
-
-
-def make_tokenizer(*, chat: bool, pad: bool = True, cls: bool = False) -> PreTrainedTokenizerFast:
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "<bos>", "<eos>", *WORDS])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if cls:
-        core.post_processor = processors.TemplateProcessing(
-            single="<bos> $A <eos>", special_tokens=[("<bos>", 2), ("<eos>", 3)]
-        )
-    special = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"} | (
-        {"pad_token": "<pad>"} if pad else {}
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **special)
-    if chat:
-        tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def make_model(kind: str, tokenizer: PreTrainedTokenizerFast, labels: int = 1) -> Any:
-    torch.manual_seed(7)
-    sizes: dict[str, Any] = dict(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=tokenizer.pad_token_id,
-        num_labels=labels,
-    )
-    if kind == "bert":
-        model = BertForSequenceClassification(BertConfig(**sizes))
-    elif kind == "qwen2":
-        model = Qwen2ForSequenceClassification(Qwen2Config(**sizes, num_key_value_heads=2))
-    else:
-        model = LlamaForSequenceClassification(LlamaConfig(**sizes, num_key_value_heads=2))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                # Larger than the usual start, so that scores differ visibly; norms stay as they are.
-                parameter.normal_(std=0.5)
-    return model.eval()
-
-
-def logit_of(model, ids: list[int]) -> np.ndarray:
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([ids])).logits[0].double().numpy()
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "bert"])
@@ -120,25 +55,6 @@ def test_cost_model_is_the_negated_reward_model(tmp_path):
     np.testing.assert_allclose(
         reward.group_win_prob(PROMPTS, RESPONSES), 1 - cost.group_win_prob(PROMPTS, RESPONSES), atol=1e-12
     )
-
-
-def test_long_prompts_lose_their_beginning_and_are_counted():
-    tokenizer = make_tokenizer(chat=False, cls=True)
-    model = make_model("bert", tokenizer)
-    judge = RewardModelJudge(SequenceClassifier(model, tokenizer, max_length=8))
-    scores = judge.scores(["a b c d e f g h ", "a "], ["one two three", "two"])
-    ids = tokenizer("a b c d e f g h one two three")["input_ids"]
-    # Ten words and two special tokens: the leading special token and the last seven tokens stay.
-    assert scores[0] == pytest.approx(logit_of(model, [ids[0], *ids[-7:]])[0], abs=1e-5)
-    assert scores[1] == pytest.approx(logit_of(model, tokenizer("a two")["input_ids"])[0], abs=1e-5)
-    assert judge.stats() == {"responses": 2, "tokens": 8 + 4, "truncated_share": 0.5}
-
-
-def test_a_model_limit_is_the_default_limit():
-    tokenizer = make_tokenizer(chat=False)
-    judge = RewardModelJudge(SequenceClassifier(make_model("llama", tokenizer), tokenizer))
-    judge.scores(["a " * 100], ["b"])
-    assert judge.stats() == {"responses": 1, "tokens": 64, "truncated_share": 1.0}
 
 
 def test_without_a_padding_token_the_end_of_sequence_token_pads():
@@ -216,7 +132,7 @@ def test_models_that_cannot_judge_are_refused(tmp_path):
         PairwiseModelJudge(one, first_label=1)
     for option in ("max_length", "tokens_per_batch"):
         with pytest.raises(JudgeError, match=f"{option} = 0"):
-            SequenceClassifier(one.model, tokenizer, **{option: 0})
+            SequenceClassifier(one.model, tokenizer, **{option: 0})  # type: ignore[arg-type]
 
 
 def test_a_language_model_without_a_trained_head_is_refused(tmp_path):

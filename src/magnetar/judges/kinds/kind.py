@@ -18,11 +18,14 @@ class JudgeSpec:
         kind: A key of `JUDGE_KINDS`.
         target: What stands behind the colon: model, file or function; None for a kind without one.
         options: Options of the judge.
+        around: Options of what is put around it, see `magnetar.judges.wrappers.options`; one that the kind deals with
+            itself stands in both.
     """
 
     kind: str
     target: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    around: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.kind if self.target is None else f"{self.kind}:{self.target}"
@@ -34,7 +37,8 @@ class JudgeKind:
 
     Attributes:
         target: Key of the part behind the colon in a mapping; None when there is none.
-        options: Names of the options.
+        options: Names of the options; those of what is put around a judge every kind takes, and a kind that names one
+            here deals with it itself.
         form: How the spec is written, for messages.
         check: Checks everything that costs no model, so that a mistake is known before any long work.
         build: Builds the judge of a checked spec.

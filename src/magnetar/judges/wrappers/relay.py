@@ -6,7 +6,7 @@ pairs. The judge keeps its name and its identity, because a relay never changes 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -82,13 +82,9 @@ class _Relayed(Judge):
     def _answers(self, questions: Questions, ask: Ask) -> Answers:
         for relay in reversed(self.relays):
             ask = partial(relay.pass_on, ask=ask, count=self._count)
-        for index, rows in ask(questions):
-            self._count("masked", float(np.isnan(rows).any(axis=-1).sum()))
-            yield index, rows
+        yield from ask(questions)
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:
-        if not counters.get("masked"):
-            counters.pop("masked", None)
         return counters | {f"inner_{name}": value for name, value in self.judge.stats().items()}
 
 
@@ -118,6 +114,10 @@ class RelayedPointwiseJudge(_Relayed, PointwiseJudge):
     def compare(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Compare as the judge inside does."""
         return self.judge.compare(first, second)
+
+    def comparison(self) -> Mapping[str, Any] | None:
+        """The comparison of the judge inside."""
+        return self.judge.comparison()
 
     def _features(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> FloatArray:
         return gather(self._iter_features(prompts, responses), len(prompts), self.name)

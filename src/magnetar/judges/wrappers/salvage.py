@@ -88,10 +88,9 @@ def salvaged_rows(path: Path) -> dict[bytes, bytes]:
 
 def _rows_in(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     # SQLite's record format: varints, and the type of a blob of n bytes is 12 + 2 n.
-    key_type = bytes([12 + 2 * KEY_BYTES])
-    header = re.compile(
-        b"(?=(?:\x03%b([\x00-\x7f])|\x04%b([\x80-\xff][\x00-\x7f])))" % ((re.escape(key_type),) * 2), re.S
-    )
+    key_type = re.escape(bytes([12 + 2 * KEY_BYTES]))
+    # Looked for ahead only, because what looks like a row may begin within another.
+    header = re.compile(b"(?=\x03%b([\x00-\x7f])|\x04%b([\x80-\xff][\x00-\x7f]))" % (key_type, key_type), re.DOTALL)
     for match in header.finditer(content):
         short, long = match.groups()
         kind = short[0] if short else (long[0] & 0x7F) << 7 | long[1]

@@ -18,9 +18,10 @@ import numpy as np
 
 from magnetar.errors import JudgeError
 from magnetar.judges.checks import FloatArray
+from magnetar.judges.wrappers.paths import checked_file
 from magnetar.judges.wrappers.salvage import CHECK_BYTES, row_check, salvaged_rows, set_aside
 
-__all__ = ["AnswerStore", "check_store_path"]
+__all__ = ["AnswerStore"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +29,10 @@ APPLICATION = 0x6D676E74  # "mgnt", in the file's header
 SCHEMA = 1
 TABLE = "CREATE TABLE answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 KEYS_PER_QUERY = 500
+SMALLEST_DATABASE = 512  # bytes, one page of the smallest size
 BUSY_SECONDS = 60.0
-DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""What SQLite says of damaged files; an ordinary error, since our statements are right, is one about the file."""
 Result = TypeVar("Result")
 
 
@@ -52,14 +55,17 @@ class AnswerStore:
         """Open a file, or make a new one.
 
         Args:
-            path: The file; its folder exists.
+            path: The file; its folder is made if it is not there.
 
         Raises:
             JudgeError: If the file cannot be read and written, belongs to another program, or is of another version.
         """
-        self.path = Path(path).expanduser().absolute()
+        self.path = checked_file("cache", path)
         self.rebuilt = 0
-        check_store_path(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._trouble(error) from error
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None
@@ -123,8 +129,8 @@ class AnswerStore:
             for attempt in range(3):
                 try:
                     return action(self._connect())
-                except (sqlite3.DatabaseError, _DamagedError) as error:
-                    if attempt == 2 or not (isinstance(error, _DamagedError) or _code(error) in DAMAGE):
+                except (sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError) as error:
+                    if attempt == 2 or not self._is_damage(error):
                         raise self._trouble(error) from error
                     self._rebuild(error)
         raise AssertionError("unreachable")
@@ -136,6 +142,9 @@ class AnswerStore:
         if self._connection is not None and self._opened is not None and self._opened[0] == os.getpid():
             self._connection.close()  # SQLite leaves the files of a database that was moved alone
         self._connection = None
+        with contextlib.suppress(FileNotFoundError):
+            if 0 < os.stat(self.path).st_size < SMALLEST_DATABASE:  # SQLite would take it for an empty one
+                raise _DamagedError("it is too short for a database")
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=16
         )
@@ -169,7 +178,7 @@ class AnswerStore:
             "the cache %r is damaged (%s); it is kept as %r, and %d whole answers of it were taken over into a new "
             "file",
             str(self.path),
-            damage,
+            str(damage),  # not the error, which would keep this object alive with the record
             str(aside),
             len(rows),
         )
@@ -182,6 +191,14 @@ class AnswerStore:
 
         self._guarded(write)
 
+    def _is_damage(self, error: Exception) -> bool:
+        code = _code(error) if isinstance(error, sqlite3.Error) else sqlite3.SQLITE_CORRUPT
+        # A wrong byte in the header makes SQLite refuse to write; otherwise the system would say so too.
+        read_only = code == sqlite3.SQLITE_READONLY and all(
+            os.access(at, os.W_OK) for at in (self.path, self.path.parent)
+        )
+        return code in DAMAGE or read_only
+
     def _trouble(self, error: Exception) -> JudgeError:
         return JudgeError(
             f"the cache {str(self.path)!r} cannot be used: {error}; free space on its disk, make file and folder "
@@ -189,30 +206,11 @@ class AnswerStore:
         )
 
 
-def check_store_path(path: Path) -> None:
-    """Check what can be known of a cache file without opening it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        JudgeError: If it is a folder, its folder does not exist, or one of them cannot be written.
-    """
-    if path.is_dir():
-        raise JudgeError(
-            f"the cache {str(path)!r} is a folder; give a file, for instance {str(path / 'cache.sqlite')!r}"
-        )
-    if not path.parent.is_dir():
-        raise JudgeError(f"the cache {str(path)!r}: there is no folder {str(path.parent)!r}; make it, or name another")
-    for place in (path.parent, path):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise JudgeError(f"the cache {str(path)!r}: {str(place)!r} cannot be written; name a file that can be")
-
-
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is ours and whole, or make the table in a new one."""
     with _transaction(connection, "DEFERRED"):  # one view, whatever other processes do meanwhile
-        schema = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        # As bytes: what is damaged need not be text.
+        schema = connection.execute("SELECT CAST(sql AS BLOB) FROM sqlite_master").fetchall()
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not schema and application == version == 0:
@@ -222,14 +220,15 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(TABLE.replace("TABLE answers", "TABLE IF NOT EXISTS answers"))
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
-    elif (schema, application, version) != ([("table", "answers", TABLE)], APPLICATION, SCHEMA):
+    elif (schema, application, version) != ([(TABLE.encode(),)], APPLICATION, SCHEMA):
         ours = application == APPLICATION
-        if ours and version > SCHEMA and version < 256:
+        table = (TABLE.encode(),) in schema
+        if ours and not table and SCHEMA < version < 256:
             raise JudgeError(
                 f"the cache {str(path)!r} is of version {version}, expected {SCHEMA}; upgrade magnetar, or name "
                 "another file"
             )
-        if not ours and ("table", "answers", TABLE) not in schema:
+        if not ours and not table:
             raise JudgeError(f"{str(path)!r} is a database of another program; name another file for the cache")
         raise _DamagedError("its header or schema is not that of a cache")
     else:

@@ -18,8 +18,7 @@ class Symmetrized(Judge):
 
     ``P(a beats b) = (P(a, b) + 1 − P(b, a)) / 2``; then ``P + Pᵀ = 1`` holds whatever the inner judge says. A pair is
     masked when either order is. `stats` adds `flip_rate`, the share of pairs whose winner changes with the order (a tie
-    in either order is no flip), `masked` if any pair is, and the inner judge's own counters under the prefix
-    ``inner_``.
+    in either order is no flip), and the inner judge's own counters under the prefix ``inner_``.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -30,11 +29,7 @@ class Symmetrized(Judge):
         """
         self.judge = judge
         self.name = judge.name
-
-    @property
-    def may_abstain(self) -> bool:  # type: ignore[override]
-        """Whether the inner judge may; a pair needs both of its orders."""
-        return self.judge.may_abstain
+        self.may_abstain = judge.may_abstain
 
     def _identity(self) -> Mapping[str, Any]:
         return {"inner": self.judge.identity()}
@@ -46,12 +41,12 @@ class Symmetrized(Judge):
         self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
     ) -> Iterator[tuple[IndexArray, FloatArray]]:
         # One call, so that a model can batch both orders; side by side, so that pairs are finished one after another.
-        both = [
-            (prompt, *pair) for prompt, a, b in zip(prompts, first, second, strict=True) for pair in ((a, b), (b, a))
-        ]
+        twice = [prompt for prompt in prompts for _ in range(2)]
+        both = [pair for a, b in zip(first, second, strict=True) for pair in ((a, b), (b, a))]
+        asked = twice, [a for a, _ in both], [b for _, b in both]
         answers = np.full(len(both), np.nan)
         answered = np.zeros(len(both), dtype=bool)
-        for index, part in self.judge.iter_pair_win_prob(*(list(column) for column in zip(*both, strict=True))):  # type: ignore[arg-type]
+        for index, part in self.judge.iter_pair_win_prob(*asked):
             answers[index] = part
             answered[index] = True
             # The other order of question 2 k is question 2 k + 1. Both may have come at once.
@@ -62,9 +57,6 @@ class Symmetrized(Judge):
     def _mean(self, forward: FloatArray, backward: FloatArray) -> FloatArray:
         self._count("flips", float(np.sum((forward - 0.5) * (backward - 0.5) < 0.0)))
         self._count("ordered_pairs", float(np.sum(~np.isnan(forward + backward))))
-        masked = float(np.sum(np.isnan(forward + backward)))
-        if masked:
-            self._count("masked", masked)
         return (forward + backward) / 2.0
 
     def _summary(self, counters: dict[str, float]) -> dict[str, float]:

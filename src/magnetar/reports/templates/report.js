@@ -1,7 +1,8 @@
 "use strict";
 // Reading values under the pointer: one cursor for all charts, because they share the updates.
 (() => {
-  const charts = [...document.querySelectorAll("figure.chart")].map((figure) => {
+  const readable = [...document.querySelectorAll("figure.chart")].filter((figure) => figure.querySelector("svg[data-chart]"));
+  const charts = readable.map((figure) => {
     const svg = figure.querySelector("svg");
     return { svg, data: JSON.parse(svg.dataset.chart), cursor: svg.querySelector(".cursor"),
              cells: [...figure.querySelectorAll("[data-series]")] };

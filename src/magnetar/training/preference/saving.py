@@ -1,0 +1,232 @@
+"""The part of a preference run that saves, resumes and stops: shared by our trainer and TRL's."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+from datasets import Dataset
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+import magnetar
+from magnetar.errors import CheckpointError
+from magnetar.judges.card import JudgeCard, write_card
+from magnetar.training import checkpoints
+from magnetar.training.callbacks import StopSignals, TrainingInterrupted
+from magnetar.training.preference.callbacks import PreferenceConsole, PreferenceFiles
+from magnetar.training.preference.config import PreferenceConfig
+from magnetar.training.resumable import refuse_other_run
+
+__all__ = ["SavesRun", "check_resume", "digest_of"]
+
+
+class SavesRun(Trainer):
+    """Checkpoints that are complete or not there, resumption, stop signals, and the judge's folder at the end."""
+
+    settings: PreferenceConfig
+    labels: dict[str, str]
+    signals: StopSignals
+    data_digest: str
+
+    def set_up_run(self, settings: PreferenceConfig) -> None:
+        """Attach callbacks; called at the end of a trainer's construction."""
+        self.settings = settings
+        # What a reader should see in place of a path or an object: "model", "dataset".
+        self.labels = {}
+        self.data_digest = digest_of(cast(Dataset, self.train_dataset))
+        # Ours print one line a log and keep the bar; transformers' print dictionaries.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.signals = StopSignals(self.accelerator)
+        self.add_callback(self.signals)
+        self.add_callback(PreferenceFiles(self))
+        if not settings.disable_tqdm and settings.process_index == 0:
+            self.add_callback(PreferenceConsole())
+
+    def run_settings(self) -> dict[str, Any]:
+        """What a reader needs to know of the run, as plain values; written to `magnetar_config.json`."""
+        args = self.settings
+        peft = self.model.active_peft_config if isinstance(self.model, PeftModel) else None
+        return {
+            "magnetar": magnetar.__version__,
+            "preference_model": args.kind,
+            **self.labels,
+            "pairs": len(cast(Dataset, self.train_dataset)),
+            "lora_rank": getattr(peft, "r", None),
+            "settings": {
+                **args.fingerprint(),
+                "temperature": args.score_temperature,
+                "embedding_dim": args.num_labels if args.kind == "general" else None,
+                "lr_scheduler_type": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+                "weight_decay": args.weight_decay,
+                "bf16": args.bf16,
+                "dtype": str(next(cast(nn.Module, self.model).parameters()).dtype).removeprefix("torch."),
+            },
+        }
+
+    def card(self) -> JudgeCard:
+        """The card of the judge that is being trained."""
+        args = self.settings
+        return JudgeCard(
+            kind=args.kind,
+            template=args.pair_template,
+            temperature=args.score_temperature,
+            max_length=args.max_length,
+            normalize=args.normalize,
+            training=self.run_settings() | {"steps": self.state.global_step},
+            magnetar=magnetar.__version__,
+        )
+
+    def save_judge(self, folder: str | Path) -> Path:
+        """Write the model, its tokenizer and its card, so that ``build_judge("KIND:FOLDER")`` loads them.
+
+        A LoRA adapter is merged into the model unless ``merge_adapter`` is false; `model` is the merged one then, and
+        cannot be trained further.
+
+        Args:
+            folder: Where to; made if it is not there.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        model: Any = self.accelerator.unwrap_model(cast(nn.Module, self.model))
+        if isinstance(model, PeftModel) and self.settings.merge_adapter:
+            dtype = cast(PreTrainedModel, model.get_base_model()).dtype
+            model = cast(Any, model.merge_and_unload(safe_merge=True)).to(dtype)  # the head, in float32, as the rest
+            self.model = self.model_wrapped = model
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            model.save_pretrained(str(folder))
+            if isinstance(model, PeftModel):
+                cast(PreTrainedModel, model.get_base_model()).config.save_pretrained(
+                    folder
+                )  # says how many outputs the saved head has
+            cast(Any, self.processing_class).save_pretrained(folder)
+            write_card(folder, self.card())
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """Train; see `transformers.Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
+            trial: Passed on.
+            ignore_keys_for_eval: Passed on.
+
+        Returns:
+            The result of `transformers.Trainer.train`.
+
+        Raises:
+            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
+            ConfigError: The output folder holds another run.
+            TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.
+        """
+        run_dir = Path(cast(str, self.args.output_dir))
+        if resume_from_checkpoint:
+            found = resume_from_checkpoint
+            folder = checkpoints.latest_checkpoint(run_dir) if found is True else Path(str(found))
+            check_resume(folder, self.settings, self.data_digest)
+            resume_from_checkpoint = str(folder)
+        elif not self.settings.overwrite_output_dir:
+            refuse_other_run(run_dir)
+        elif self.args.should_save:
+            checkpoints.remove_all(run_dir)
+        with self.signals.installed():
+            result = super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+        if self.signals.received is not None and self.state.global_step < self.state.max_steps:
+            raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
+        return result
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save everything, mark the checkpoint as complete, and only then remove older ones."""
+        run_dir = Path(cast(str, self.args.output_dir))
+        folder = run_dir / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.mark_incomplete(folder)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                write_card(folder, self.card())
+                _write_state(folder, self.settings, self.data_digest, self.state.global_step)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            checkpoints.remove_incomplete(folder)
+            kept = checkpoints.complete_checkpoints(run_dir)
+            raise CheckpointError(
+                f"saving {folder} failed ({error}); the newest complete checkpoint is {kept[-1] if kept else 'none'}. "
+                "Free disk space or choose another output_dir, then resume with resume_from_checkpoint"
+            ) from error
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(
+                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
+            )
+
+
+def digest_of(dataset: Dataset) -> str:
+    """Digest of the encoded pairs in their order: another dataset, tokenizer or limit has another one."""
+    digest = hashlib.blake2b(digest_size=16)
+    for column in sorted(dataset.column_names):
+        digest.update(column.encode())
+        for batch in dataset.select_columns([column]).with_format("arrow").iter(1000):
+            digest.update(repr(cast(Any, batch)[column].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def check_resume(folder: Path, settings: PreferenceConfig, data_digest: str | None = None) -> None:
+    """Check that a checkpoint is complete and of this run.
+
+    Args:
+        folder: The checkpoint.
+        settings: Of the run that would go on.
+        data_digest: Of its pairs; None before they are encoded.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    path = folder / checkpoints.STATE_FILE
+    if not path.is_file():
+        others = ", ".join(str(p) for p in checkpoints.complete_checkpoints(folder.parent)) or "none"
+        raise CheckpointError(
+            f"{folder} holds no {checkpoints.STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
+            f"complete checkpoints beside it: {others}"
+        )
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))["preference"]
+        known = dict(saved)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, or not of a preference model ({error!r}); resume from another checkpoint"
+        ) from error
+    for name, value in settings.fingerprint().items():
+        if known.get(name) != value:
+            raise CheckpointError(
+                f"{folder} was written with {name}={known.get(name)!r}, this run has {name}={value!r}; resume with the "
+                "same setting, or start a new run in another output_dir"
+            )
+    if data_digest is not None and known.get("data") != data_digest:
+        raise CheckpointError(
+            f"{folder} was written while training on other pairs; resume with the same dataset, split and tokenizer, "
+            "or start a new run in another output_dir"
+        )
+
+
+def _write_state(folder: Path, settings: PreferenceConfig, data_digest: str, step: int) -> None:
+    state = {"format": 1, "step": step, "preference": {**settings.fingerprint(), "data": data_digest}}
+    unfinished = folder / f"{checkpoints.STATE_FILE}.part"
+    unfinished.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / checkpoints.STATE_FILE)  # at once: half a mark would be a mark
