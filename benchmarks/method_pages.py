@@ -26,9 +26,10 @@ from magnetar.errors import unknown_name
 from magnetar.methods import (
     METHODS,
     BradleyTerryFit,
+    DirectPreference,
     Method,
     OracleObjective,
-    SampledObjective,
+    SampledLoss,
 )
 from magnetar.reports.gap_plot import GapCurve, draw_gap_plot
 from magnetar.reports.simplex_plot import Trajectory, draw_simplex_plot
@@ -84,8 +85,13 @@ SETTINGS: dict[str | tuple[str, str], tuple[str, str, str]] = {
     "shrink": ("", "in (0, 1)", "the magnet moves when a step is this short beside the first one since its last move"),
     "geometry": ("", "", "steps on probabilities, or on log-probabilities as language models take them"),
     "proximal_scale": ("κ", "above 0", "pull of the magnet, in units of its gap"),
+    "loss": ("", "", "language models: how the update is learnt, by policy gradient or by regression on payoffs"),
+    "target": ("", "", "language models: what a pair is regressed on: its preference, its payoffs, or its winner"),
+    "pairs": ("", "", "language models: which pairs of a group are compared; games compare all"),
+    "hard_labels": ("", "", "language models: whether a pair's label is its winner or its win probability"),
     "kl_coef": ("β", "above 0", "weight of KL(π‖ref), in logits of the scores per nat"),
     ("omd", "magnet_strength"): ("β", "above 0", "pull of the reference, in win probability per nat"),
+    ("online_ipo", "magnet_strength"): ("β", "above 0", "pull of the reference, in win probability per nat"),
     ("inpo", "magnet_strength"): ("β", "above 0", "pull of the reference (the paper's τ), in win probability per nat"),
     ("inpo", "step_size"): ("η", "above 0", "how far one update moves: one over the paper's η"),
     ("egpo", "magnet_strength"): ("β", "above 0", "pull of the reference, in win probability per nat"),
@@ -110,6 +116,7 @@ KEPT_BY: dict[str, tuple[str, ...]] = {
     "AdaptiveMagneticDescent": ("sum of policies", "last payoffs"),
     "AdaptiveSubgradient": ("one number",),
     "BradleyTerryFit": ("the matrix P",),
+    "DirectPreference": ("the matrix P",),
     "HamiltonianDescent": (),
     "Recall": ("all policies and payoffs evaluated",),
 }
@@ -247,7 +254,7 @@ def rounded(number: re.Match[str]) -> str:
 def has_magnet(method: Method, trace: games.Trace) -> bool:
     """Whether a magnet or a fixed reference pulled on the policy."""
     named = bool(getattr(method.objective, "needs_magnet", False))
-    return named or isinstance(method.objective, BradleyTerryFit) or len(trace.magnet_moves) > 0
+    return named or isinstance(method.objective, (BradleyTerryFit, DirectPreference)) or len(trace.magnet_moves) > 0
 
 
 def figures_block(name: str) -> str:
@@ -306,7 +313,7 @@ def settings_block(name: str) -> str:
 
 def language_models_block(method: Method) -> str:
     """Whether the method has a loss, and whether the trainer takes it."""
-    loss = f"`{type(method.objective).__name__}`" if isinstance(method.objective, SampledObjective) else "none"
+    loss = f"`{type(method.objective).__name__}`" if isinstance(method.objective, SampledLoss) else "none"
     reason = method.games_only_because
     taken = "yes" if reason is None else f"no: {reason}"
     return table(["loss on sampled responses", f"`magnetar train --method {method.name}`"], [[loss, taken]])
@@ -346,7 +353,7 @@ def index_block() -> str:
 
 def has_loss(method: Method) -> bool:
     """Whether the objective exists as a loss on sampled responses."""
-    return isinstance(method.objective, SampledObjective)
+    return isinstance(method.objective, SampledLoss)
 
 
 def evaluations_words(method: Method) -> str:

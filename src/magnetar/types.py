@@ -30,8 +30,9 @@ Message: TypeAlias = dict[str, str]
 Prompt: TypeAlias = str | list[Message]
 """A prompt in TRL's standard (text) or conversational (chat turns) form."""
 
-Role: TypeAlias = Literal["current", "behavior", "magnet", "reference"]
-"""The parts a policy plays: trained, sampled this batch, pulled towards, where training started."""
+Role: TypeAlias = Literal["current", "behavior", "magnet", "reference", "previous", "lookahead"]
+"""The parts a policy plays: trained, sampled this batch, pulled towards, where training started; and for predictions of
+the opponent the policy of the update before, and the one that a first, discarded half of an update leads to."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from magnetar.training import NashConfig
 LONG = [*PROMPTS, "rock paper scissors well"]
 TWO_EPOCHS: dict[str, Any] = {"inner_epochs": 2, "max_steps": 4}
 ROLE = {"opponent": "reference"}
+DPO: dict[str, Any] = {"method": "iterative_dpo", "magnet_every": None, "magnet_strength": None}
 
 # field: (settings of both runs, two values); the runs, which depend on settings and seed alone, must
 # end in other weights.
@@ -22,6 +23,11 @@ CHANGES_WEIGHTS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "method": ({}, "mpo", "mpo_rt"),
     "step_size": (TWO_EPOCHS, 0.1, 10.0),
     "magnet_strength": ({}, 0.3, 3.0),
+    "kl_coef": (DPO, 0.1, 1.0),
+    "pairs": (DPO, "all", "best_worst"),
+    "hard_labels": (DPO, True, False),
+    "loss": ({}, "policy_gradient", "regression"),
+    "target": ({"method": "online_ipo", "magnet_every": None}, "pair", "winner"),
     "magnet_schedule": ({"num_rounds": 2}, "round", "fixed"),
     "magnet_every": ({}, 1, 3),
     "magnet_ema_rate": ({"magnet_schedule": "ema"}, 0.1, 0.9),

@@ -58,3 +58,32 @@ def test_true_resumes_from_the_newest_complete_checkpoint(tmp_path: Path) -> Non
     resumed = make_trainer(tmp_path, **settings)
     resumed.train(resume_from_checkpoint=True)
     assert_identical(snapshot(resumed), snapshot(whole))
+
+
+PREDICTIONS = {
+    # One step a half, and a checkpoint between the halves.
+    "egpo": ({"method": "egpo", "step_size": 1.0, "magnet_every": None, "max_steps": 6}, (1, 2, 3)),
+    # Two steps a half: inside the first half, between the halves, inside the second.
+    "extragradient": (
+        {"method": "extragradient", "magnet_every": None, "magnet_strength": None, "inner_epochs": 2, "max_steps": 12},
+        (5, 6, 7),
+    ),
+    "omwu": ({"method": "omwu", "magnet_every": None, "magnet_strength": None, "num_opponents": 3}, (1, 4)),
+    "nash_md": ({"method": "nash_md", "step_size": 1.0, "magnet_every": None, "num_opponents": 3}, (3,)),
+}
+
+
+@pytest.mark.parametrize("with_lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("run", PREDICTIONS)
+def test_resuming_inside_a_prediction_is_bit_identical(tmp_path: Path, run: str, with_lora: bool) -> None:
+    settings, steps = PREDICTIONS[run]
+    settings = {"save_strategy": "steps", "save_steps": 1, "with_lora": with_lora} | settings
+    whole = make_trainer(tmp_path / "whole", **settings)
+    whole.train()
+    expected = snapshot(whole)
+    for step in steps:
+        folder = tmp_path / f"resumed-{step}"
+        shutil.copytree(tmp_path / "whole", folder)
+        resumed = make_trainer(folder, **settings)
+        resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
+        assert_identical(snapshot(resumed), expected)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from enumerable_setup import exact_loss, flat_gradient, loss_gradient, row, trainer_with_distinct_roles
 
+from magnetar.training.collector import OpponentShare
+
 STEP_SIZE, STRENGTH = 0.8, 0.3
 
 
@@ -57,7 +59,7 @@ def test_sampled_gradients_are_unbiased(tmp_path, method):
     projections = []
     for position in range(1, 401):
         _load(trainer, sampling)
-        experience = trainer._collector.collect([row(trainer, position)])
+        experience = trainer._collector.collect([row(trainer, position)], [OpponentShare(1.0, "current")])
         _load(trainer, current)
         projections.append(loss_gradient(trainer, experience) @ directions)
     samples = torch.stack(projections)

@@ -56,8 +56,9 @@ def test_the_policy_stays_a_distribution(make: Factory) -> None:
     np.testing.assert_allclose(trace.average_policy.sum(), 1.0, atol=1e-14)
 
 
-# Scores cannot express a cycle, and a subgradient of a kinked function does not vanish at its minimum.
-@every_method_but("bt_rlhf", "iterative_dpo", "adagrad_norm")
+# Scores cannot express a cycle, a subgradient of a kinked function does not vanish at its minimum, and best responses
+# are an unstable iteration for a small β.
+@every_method_but("bt_rlhf", "iterative_dpo", "adagrad_norm", "online_ipo")
 @pytest.mark.parametrize(
     "game", [games.biased_rps(), games.random_game(9, seed=4), games.cyclic_game(8)], ids=lambda game: game.name
 )
@@ -139,6 +140,14 @@ def test_a_tiny_probability_is_not_lost(make: Factory) -> None:
         make(step_size=1.0) if with_step else make(), game, updates=4000, initial=(1.0, 1e-300), magnet=(0.5, 0.5)
     )
     assert trace.policy[1] > 0.9
+
+
+def test_online_ipo_reaches_the_regularised_equilibrium_for_a_large_pull_only() -> None:
+    game, reference = games.random_game(8, seed=1), policy_of(8, 2)
+    for strength, reached in ((1.0, True), (0.02, False)):
+        trace = games.run(methods.online_ipo(strength), game, updates=500, initial=reference)
+        distance = np.abs(trace.policy - game.regularized_equilibrium(reference, strength)).max()
+        assert (distance < 1e-10) == reached
 
 
 class TestEachMethodReachesWhatItClaims:

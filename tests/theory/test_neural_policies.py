@@ -91,8 +91,6 @@ def test_the_gradient_of_sampled_groups_is_unbiased(name: str, opponents: str, j
         return torch.autograd.grad(loss, logits)[0].numpy()
 
     expected = gradient(EnumeratedFeedback(), None)
-    if name == "inpo":  # of the G² pairs of a group, G pair a response with itself and say nothing
-        expected = expected * (GROUP - 1) / GROUP
     sampling = GroupSampling(GROUP, opponents=8, judgement=judgement, seed=5)
     generator = sampling.generator()
     drawn = np.array([gradient(sampling, generator) for _ in range(GROUPS)])

@@ -1,6 +1,8 @@
 """A matrix game is a language model whose every response is one token: the loss and the closed form are one method."""
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +28,8 @@ METHODS = {
     "online_ipo": dataclasses.replace(
         methods.inpo(), objective=methods.PairwiseRegression(1.0, scale=2.0, target="pair")
     ),
+    "mpo_regression": methods.mpo(step_size=0.7, magnet_strength=0.3, loss="regression"),
+    "iterative_dpo": methods.iterative_dpo(kl_coef=0.5, pairs="all", hard_labels=False),
     # Its closed form is the loss's minimiser only for small steps: the paper replaces the normalising constant.
     "sppo": methods.sppo(step_size=SMALL_STEP),
 }
@@ -64,12 +68,20 @@ def _tabular_batch(method: Method, logp_A: torch.Tensor, log_policy, log_magnet,
     )
 
 
+def _exact_form(method: Method, log_policy, log_magnet, win_prob) -> np.ndarray:
+    if isinstance(method.objective, methods.OracleObjective):
+        oracle = SimpleNamespace(win_prob=lambda: win_prob)
+        return method.objective.exact_step(cast(Any, oracle), log_policy, log_magnet, None)[0]
+    assert isinstance(method.objective, methods.PayoffObjective)
+    return method.objective.exact_update(log_policy, log_magnet, win_prob @ np.exp(log_policy))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_minimising_the_loss_over_tabular_policies_gives_the_exact_update(name: str):
     method = METHODS[name]
     rng = np.random.default_rng(0)
     log_policy, log_magnet, win_prob = _random_simplex(rng), _random_simplex(rng), _game(rng)
-    expected = method.sampled_objective.exact_update(log_policy, log_magnet, win_prob @ np.exp(log_policy))
+    expected = _exact_form(method, log_policy, log_magnet, win_prob)
 
     logits = torch.tensor(log_policy, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -90,7 +102,7 @@ def test_minimising_the_loss_over_tabular_policies_gives_the_exact_update(name: 
     assert np.abs(expected - log_policy).max() > smallest, "the step must be a real one, or any loss would pass"
 
 
-@pytest.mark.parametrize("name", ["mpo", "mpo_rt", "inpo"])
+@pytest.mark.parametrize("name", ["mpo", "mpo_rt", "inpo", "iterative_dpo"])
 def test_a_missing_magnet_is_an_error_and_not_a_method_without_magnet(name: str):
     rng = np.random.default_rng(1)
     log_policy, win_prob = _random_simplex(rng), _game(rng)

@@ -123,7 +123,9 @@ def test_what_is_left_out_has_the_exact_update_of_what_is_measured(left_out: str
 
 def test_every_method_of_the_zoo_is_measured_or_left_out_with_a_reason() -> None:
     measured = {label.partition(":")[0] for label in (*script.OURS, *script.ONCE, *script._published())}
-    assert measured | {"sppo", "inpo"} == set(methods.METHODS)
+    # Two have the update of a method that is measured; online_ipo aims at the regularised game alone and, for a pull
+    # small enough to come near the original one, goes round.
+    assert measured | {"sppo", "inpo", "online_ipo"} == set(methods.METHODS)
 
 
 @pytest.mark.parametrize("name", script._published())

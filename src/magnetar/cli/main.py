@@ -15,6 +15,7 @@ COMMANDS = {
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
     "agreement": ("magnetar.cli.agreement", "how far two judges, or a judge and labels, agree"),
+    "methods": ("magnetar.cli.methods", "list the methods, and what each converges to"),
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 

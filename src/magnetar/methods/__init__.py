@@ -14,6 +14,7 @@ from magnetar.methods.objectives import (
     AdaptiveMagneticDescent,
     AdaptiveSubgradient,
     BradleyTerryFit,
+    DirectPreference,
     HamiltonianDescent,
     MagneticPolicyGradient,
     Objective,
@@ -26,6 +27,7 @@ from magnetar.methods.objectives import (
     ProjectedGradient,
     Recall,
     RewardTransformedPolicyGradient,
+    SampledLoss,
     SampledObjective,
 )
 from magnetar.methods.opponents import Opponent, group_opponent_weights, leave_out_unanswered
@@ -50,6 +52,7 @@ from magnetar.methods.zoo import (
     ogda,
     omd,
     omwu,
+    online_ipo,
     sppo,
 )
 
@@ -60,6 +63,7 @@ __all__ = [
     "AdaptiveMagneticDescent",
     "AdaptiveSubgradient",
     "BradleyTerryFit",
+    "DirectPreference",
     "EachRound",
     "Ema",
     "EveryNUpdates",
@@ -80,6 +84,7 @@ __all__ = [
     "ProjectedGradient",
     "Recall",
     "RewardTransformedPolicyGradient",
+    "SampledLoss",
     "SampledObjective",
     "adagrad_norm",
     "bt_rlhf",
@@ -102,5 +107,6 @@ __all__ = [
     "ogda",
     "omd",
     "omwu",
+    "online_ipo",
     "sppo",
 ]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import MagnetSchedule
-from magnetar.methods.objectives import Objective, PayoffObjective, PolicyGradient, SampledObjective
+from magnetar.methods.objectives import Objective, PayoffObjective, SampledLoss
 from magnetar.methods.opponents import Opponent
 
 __all__ = ["CONVERGES_TO", "ConvergesTo", "Method", "Prediction"]
@@ -90,13 +90,13 @@ class Method:
         return {**self.objective.settings, "magnet": self.magnet.describe()}
 
     @property
-    def sampled_objective(self) -> SampledObjective:
+    def sampled_objective(self) -> SampledLoss:
         """The objective as a loss on sampled responses.
 
         Raises:
             ConfigError: The method has none.
         """
-        if isinstance(self.objective, SampledObjective):
+        if isinstance(self.objective, SampledLoss):
             return self.objective
         raise ConfigError(
             f"method {self.name!r} has no loss on sampled responses: {type(self.objective).__name__} is a rule for "
@@ -106,12 +106,13 @@ class Method:
     @property
     def games_only_because(self) -> str | None:
         """Why language models cannot be trained with this method; None if they can."""
-        if not isinstance(self.objective, PolicyGradient):
-            return "its objective has no loss on sampled responses that the trainer runs"
-        if self.prediction != "none":
-            return f"its {self.prediction} updates are written for matrix games"
-        if self.opponent.role == "mixture":
-            return "its opponent is a mixture of policies, which is not sampled from yet"
+        if not isinstance(self.objective, SampledLoss):
+            return "its objective has no loss on sampled responses"
+        if self.objective.compares_group and (self.prediction != "none" or not self.opponent.is_self_play):
+            return (
+                "its loss compares the responses of a group with each other, so it never sees the opponent "
+                f"{self.opponent.role!r} with prediction {self.prediction!r}"
+            )
         if self.magnet.needs_progress:
             return "its magnet watches how far the policy moves, which the trainer does not measure"
         return None

@@ -1,6 +1,7 @@
 """What a rollout engine takes and gives: sampling parameters, responses and their log-probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError
 
-__all__ = ["RolloutEngine", "Rollouts", "SamplingParams"]
+__all__ = ["MixtureEngine", "MixtureMember", "RolloutEngine", "Rollouts", "SamplingParams"]
 
 
 @dataclass(frozen=True)
@@ -87,5 +88,37 @@ class RolloutEngine(Protocol):
             group_size: Responses to each prompt, at least 1.
             seeds: One for each prompt. Token t of response g depends on the prompt's seed, g and t alone: not on the
                 other prompts, the global random state or the number of processes.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MixtureMember:
+    """One policy of a geometric mixture.
+
+    Attributes:
+        activate: Gives, for the length of a `with` block, the module whose forward pass is this policy.
+        weight: Its exponent, in [0, 1]; those of a mixture sum to one.
+    """
+
+    activate: Callable[[], AbstractContextManager[Any]]
+    weight: float
+
+
+class MixtureEngine(RolloutEngine, Protocol):
+    """A rollout engine that can also draw from a geometric mixture of policies."""
+
+    def generate_mixture(
+        self, members: Sequence[MixtureMember], prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]
+    ) -> Rollouts:
+        """Draw responses token by token from ``Π_m π_m(·|prefix)^(w_m)``, normalised at every token.
+
+        Args:
+            members: The policies and their exponents.
+            prompt_ids: As for `RolloutEngine.generate`.
+            group_size: As for `RolloutEngine.generate`.
+            seeds: As for `RolloutEngine.generate`.
+
+        Source: arXiv:2312.00886, section 7: the mixture of each next-token distribution.
         """
         ...

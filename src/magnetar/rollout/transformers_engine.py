@@ -6,7 +6,8 @@ that have ended leave the batch, and each token is decided by a number that belo
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, ModelError
 from magnetar.modeling.modes import eval_mode
-from magnetar.rollout.base import Rollouts, SamplingParams
+from magnetar.rollout.base import MixtureMember, Rollouts, SamplingParams
 from magnetar.rollout.sampling import draw_tokens, draw_uniforms
 
 __all__ = ["TransformersEngine"]
@@ -88,22 +89,62 @@ class TransformersEngine:
             ValueError: An empty prompt, a group size below 1 or another number of seeds than of prompts.
             ModelError: The model keeps no key-value cache.
         """
-        _check(prompt_ids, group_size, seeds)
         inner = extract_model_from_parallel(model)
+        with eval_mode(inner):
+            return self._generate(
+                lambda prompts: self._prefill(inner, prompts, group_size),
+                self._end_tokens(inner),
+                prompt_ids,
+                group_size,
+                seeds,
+            )
+
+    @torch.no_grad()
+    def generate_mixture(
+        self, members: Sequence[MixtureMember], prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]
+    ) -> Rollouts:
+        """Draw from a geometric mixture of policies, each with a cache of its own; see `MixtureEngine`.
+
+        Raises:
+            ValueError: As `generate`, or weights that do not sum to one.
+            ModelError: A model keeps no key-value cache.
+        """
+        if not members or abs(sum(member.weight for member in members) - 1.0) > 1e-9:
+            raise ValueError(f"weights {[member.weight for member in members]}, expected a sum of 1")
+        with members[0].activate() as first:
+            eos = self._end_tokens(extract_model_from_parallel(first))
+
+        def start(prompts: list[list[int]]) -> "_Mixture":
+            states = []
+            for member in members:
+                with _active(member) as model:
+                    states.append(self._prefill(model, prompts, group_size))
+            return _Mixture(list(members), states)
+
+        return self._generate(start, eos, prompt_ids, group_size, seeds)
+
+    def _generate(
+        self,
+        start: "Callable[[list[list[int]]], _Continuation]",
+        eos: frozenset[int],
+        prompt_ids: list[list[int]],
+        group_size: int,
+        seeds: Sequence[int],
+    ) -> Rollouts:
+        """Draw the responses part by part, short prompts first."""
+        _check(prompt_ids, group_size, seeds)
         order = sorted(range(len(prompt_ids)), key=lambda b: (len(prompt_ids[b]), b))
         at_once = len(order) if self._max_batch_responses is None else max(1, self._max_batch_responses // group_size)
         responses: list[list[list[int]]] = [[] for _ in order]
         logp: list[list[list[float]]] = [[] for _ in order]
-        eos = self._end_tokens(inner)
-        with eval_mode(inner):
-            for start in range(0, len(order), at_once):
-                part = order[start : start + at_once]
-                tokens, values = self._generate_part(
-                    inner, [prompt_ids[b] for b in part], group_size, [seeds[b] for b in part], eos
-                )
-                for i, b in enumerate(part):
-                    responses[b] = tokens[i * group_size : (i + 1) * group_size]
-                    logp[b] = values[i * group_size : (i + 1) * group_size]
+        for begin in range(0, len(order), at_once):
+            part = order[begin : begin + at_once]
+            tokens, values = self._continue(
+                start([prompt_ids[b] for b in part]), group_size, [seeds[b] for b in part], eos
+            )
+            for i, b in enumerate(part):
+                responses[b] = tokens[i * group_size : (i + 1) * group_size]
+                logp[b] = values[i * group_size : (i + 1) * group_size]
         return Rollouts(
             prompt_ids=[list(prompt) for prompt in prompt_ids],
             response_ids=responses,
@@ -112,15 +153,14 @@ class TransformersEngine:
             truncated_BG=np.array([[response[-1] not in eos for response in group] for group in responses]),
         )
 
-    def _generate_part(
-        self, model: nn.Module, prompts: list[list[int]], group_size: int, seeds: Sequence[int], eos: frozenset[int]
+    def _continue(
+        self, state: "_Continuation", group_size: int, seeds: Sequence[int], eos: frozenset[int]
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probabilities of B·G responses, row by row."""
-        device = next(model.parameters()).device
+        device = state.logits.device
         length = self._sampling.max_new_tokens
         uniform_rt = draw_uniforms(seeds, group_size, length).to(device)
         end_e = torch.tensor(sorted(eos), device=device, dtype=torch.long)
-        state = self._prefill(model, prompts, group_size)
         rows = uniform_rt.shape[0]
         tokens_rt = torch.zeros((rows, length), dtype=torch.long, device=device)
         logp_rt = torch.zeros((rows, length), dtype=torch.float32, device=device)
@@ -253,6 +293,65 @@ class _Decoding:
         if self.cache is None:
             raise ModelError(f"{type(self.model).__name__} returned no key-value cache; enable config.use_cache")
         self.logits = outputs.logits[:, -1]
+
+
+class _Continuation(Protocol):
+    """A batch of sequences being continued."""
+
+    @property
+    def logits(self) -> Tensor:
+        """Of the next token of each row, shape (rows, V)."""
+        ...
+
+    @property
+    def can_drop(self) -> bool:
+        """Whether rows can be let go."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        ...
+
+    def step(self, tokens: Tensor) -> None:
+        """Feed one token to each row."""
+        ...
+
+
+@dataclass
+class _Mixture:
+    """The same sequences continued by several policies, whose logits are mixed: a geometric mixture of the policies.
+
+    A common temperature divides mixed logits as it would divide each policy's own.
+    """
+
+    members: list[MixtureMember]
+    states: list[_Decoding]
+
+    @property
+    def logits(self) -> Tensor:
+        terms = [m.weight * state.logits.float() for m, state in zip(self.members, self.states, strict=True)]
+        return torch.stack(terms).sum(0)
+
+    @property
+    def can_drop(self) -> bool:
+        return all(state.can_drop for state in self.states)
+
+    def keep(self, rows: Tensor) -> None:
+        for state in self.states:
+            state.keep(rows)
+
+    def step(self, tokens: Tensor) -> None:
+        for member, state in zip(self.members, self.states, strict=True):
+            with _active(member):
+                state.step(tokens)
+
+
+@contextmanager
+def _active(member: MixtureMember) -> Iterator[nn.Module]:
+    with member.activate() as model:
+        inner = extract_model_from_parallel(model)
+        with eval_mode(inner):
+            yield inner
 
 
 def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:

@@ -127,7 +127,7 @@ class RunFilesCallback(TrainerCallback):
         if state.global_step != 1 and state.global_step % every:
             return
         experience = self._trainer.last_experience
-        payoff_BG = (experience.win_prob_BGH * experience.opponent_weight_BGH).sum(-1)
+        payoff_BG = experience.payoff_BG
         for b in range(min(self._trainer.settings.num_samples, len(experience.prompts))):
             sample = {
                 "step": state.global_step,

@@ -25,6 +25,7 @@ __all__ = [
     "complete_checkpoints",
     "latest_checkpoint",
     "load_experiences",
+    "load_prediction",
     "load_roles",
     "mark_incomplete",
     "played",
@@ -32,12 +33,14 @@ __all__ = [
     "remove_all",
     "remove_incomplete",
     "save_experiences",
+    "save_prediction",
     "save_roles",
     "write_state",
 ]
 
 STATE_FILE = "magnetar_state.json"
 ROLES_FILE = "roles.safetensors"
+PREDICTION_FILE = "prediction.pt"
 SEPARATOR = "|"  # between role and tensor name; module names use dots
 
 # A run resumed with another value of one of these would not be the same run.
@@ -168,6 +171,18 @@ def load_roles(folder: Path, roles: Roles) -> None:
         role, name = key.split(SEPARATOR, 1)
         state.setdefault(role, {})[name] = tensor
     roles.load_state_dict(state)
+
+
+def save_prediction(folder: Path, state: dict[str, Any]) -> None:
+    """Write what the first half of an extragradient update must go back to; nothing elsewhere."""
+    if state:
+        torch.save(state, folder / PREDICTION_FILE)
+
+
+def load_prediction(folder: Path) -> dict[str, Any]:
+    """Read what `save_prediction` wrote; empty when it wrote nothing."""
+    path = folder / PREDICTION_FILE
+    return torch.load(path, weights_only=True) if path.is_file() else {}
 
 
 def save_experiences(folder: Path, experiences: list[Experience], rank: int) -> None:

@@ -44,11 +44,16 @@ class NashConfig(TrainingArguments):
     """
 
     # The method
-    method: str = _setting("mpo", "Name of the method: mpo, mpo_rt, mmd, omd or mirror_descent.")
+    method: str = _setting("mpo", "Name of the method; `magnetar methods` lists them.")
     step_size: float | None = _setting(
         None, "Step size η against KL to the behaviour policy; felt when inner_epochs > 1."
     )
     magnet_strength: float | None = _setting(None, "Magnet strength α: win probability per nat of KL to the magnet.")
+    kl_coef: float | None = _setting(None, "Weight β of KL to the reference in logits per nat: iterative_dpo.")
+    loss: str | None = _setting(None, "Form of the magnet's methods: policy_gradient, or regression on payoffs.")
+    target: str | None = _setting(None, "What pairs are regressed on: pair (their preference), payoff or winner.")
+    pairs: str | None = _setting(None, "Pairs of a group in the DPO loss: best_worst, or all.")
+    hard_labels: bool | None = _setting(None, "Pairs are labelled with the winner instead of the win probability.")
     magnet_schedule: str | None = _setting(
         None, "When the magnet moves to the policy: every (magnet_every updates), round, ema, or fixed."
     )
@@ -56,7 +61,7 @@ class NashConfig(TrainingArguments):
     magnet_ema_rate: float | None = _setting(None, "Part of the way that the magnet moves each update; with 'ema'.")
     opponent: str = _setting("current", "Whose responses are the opponents: current (own group), magnet or reference.")
     num_opponents: int | None = _setting(
-        None, "Responses drawn from the opponent role per prompt; num_generations by default; not with 'current'."
+        None, "Responses drawn from the opponent per prompt, num_generations by default; not where it is the own group."
     )
     proximal: str | None = _setting(None, "What keeps the policy near the behaviour policy: kl, or clip as in PPO.")
     clip_range: float | None = _setting(None, "Half-width of the clipping interval of the ratio; with proximal 'clip'.")
@@ -104,7 +109,6 @@ class NashConfig(TrainingArguments):
         self._check_numbers()
         self._check_magnet()
         self._check_combinations()
-        self.build_method()
         self._check_ineffective()
         if self.ddp_find_unused_parameters is None:
             # Every trained weight takes part in every pass; looking for idle ones costs a walk over the graph.
@@ -128,7 +132,17 @@ class NashConfig(TrainingArguments):
             proximal=self.proximal,
             clip_range=self.clip_range,
             kl_estimator=self.kl_estimator,
+            kl_coef=self.kl_coef,
+            loss=self.loss,
+            target=self.target,
+            pairs=self.pairs,
+            hard_labels=self.hard_labels,
         )
+
+    @property
+    def steps_per_update(self) -> int:
+        """Optimiser steps of one update: its inner epochs, twice for an extragradient method."""
+        return self.inner_epochs * (2 if self.build_method().prediction == "extragradient" else 1)
 
     def check_held_out(self, given: bool) -> None:
         """Check that prompts to evaluate on were given when evaluations during training are asked for.
@@ -252,23 +266,27 @@ class NashConfig(TrainingArguments):
             )
 
     def _check_combinations(self) -> None:
-        if self.opponent == "current" and self.num_generations < 2:
+        method = self.build_method()
+        if (method.opponent.is_self_play or method.sampled_objective.compares_group) and self.num_generations < 2:
             raise ConfigError(
                 f"num_generations is {self.num_generations}: self-play compares the responses of a group, so a group "
                 "needs at least 2; raise num_generations, or draw opponents with opponent='reference'"
             )
-        if self.opponent == "current" and self.num_opponents is not None:
+        if method.opponent.is_self_play and method.prediction == "none" and self.num_opponents is not None:
             raise ConfigError(
                 f"num_opponents is {self.num_opponents}, but with opponent='current' the opponents are the other "
                 "responses of the group; remove it, or set opponent='reference' or 'magnet'"
             )
         if self.clip_range is not None and self.proximal != "clip":
             raise ConfigError("clip_range is set but nothing is clipped; set proximal='clip' or remove clip_range")
-        if self.max_steps > 0 and self.max_steps % self.inner_epochs:
+        steps = self.steps_per_update
+        if self.max_steps > 0 and self.max_steps % steps:
+            counted = f"inner_epochs={self.inner_epochs}"
+            if steps != self.inner_epochs:
+                counted = f"the {steps} optimiser steps of an update of {self.method!r} (two halves of {counted})"
             raise ConfigError(
-                f"max_steps is {self.max_steps}, not a multiple of inner_epochs={self.inner_epochs}: the last update "
-                f"would be cut short; use {self.max_steps - self.max_steps % self.inner_epochs} or "
-                f"{self.max_steps + self.inner_epochs - self.max_steps % self.inner_epochs}"
+                f"max_steps is {self.max_steps}, not a multiple of {counted}: the last update would be cut short; use "
+                f"{self.max_steps - self.max_steps % steps} or {self.max_steps + steps - self.max_steps % steps}"
             )
         unfit = {
             "dataloader_num_workers": "prompts need no workers",

@@ -18,6 +18,7 @@ from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.config import NashConfig
 from magnetar.training.experience import Experience
+from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.stream import StreamPlan
 
 __all__ = ["ResumableTrainer", "refuse_other_run"]
@@ -32,6 +33,7 @@ class ResumableTrainer(Trainer):
     roles: Roles
     plan: StreamPlan
     signals: StopSignals
+    prediction: OpponentPrediction
     magnet_moves: list[int]
     _experiences: list[Experience]
     _saved_step: int
@@ -159,6 +161,7 @@ class ResumableTrainer(Trainer):
         folder = Path(resume_from_checkpoint)
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
+        self.prediction.load_state_dict(checkpoints.load_prediction(folder))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
@@ -172,6 +175,7 @@ class ResumableTrainer(Trainer):
             checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
             if self.args.should_save:
                 checkpoints.save_roles(folder, self.roles)
+                checkpoints.save_prediction(folder, self.prediction.state_dict())
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 counters = {

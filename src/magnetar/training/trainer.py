@@ -22,16 +22,19 @@ from magnetar.data import limit_prompt_length, load_prompts, render_prompts
 from magnetar.errors import CheckpointError, ConfigError, JudgeError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge
-from magnetar.methods import MagnetClock
+from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
+from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
-from magnetar.training.experience import Collector, Experience, PassSettings
+from magnetar.training.experience import Experience
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
+from magnetar.training.passes import PassSettings
+from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
 from magnetar.training.stream import PromptStream, plan_stream
@@ -97,7 +100,8 @@ class NashTrainer(ResumableTrainer):
             args.max_prompt_length,
             args.on_long_prompt,  # type: ignore[arg-type]
         )
-        if args.inner_epochs == 1 and args.step_size is not None and args.process_index == 0:
+        proximal = isinstance(self.method.objective, PolicyGradient) and self.method.opponent.role != "mixture"
+        if args.inner_epochs == 1 and args.step_size is not None and proximal and args.process_index == 0:
             print(
                 f"note: step_size={args.step_size:g} has no effect with inner_epochs=1: on its first step a batch's "
                 "policy is still the one that sampled it, and the proximal term has no gradient there"
@@ -112,8 +116,8 @@ class NashTrainer(ResumableTrainer):
             num_rounds=args.num_rounds,
             prompts_per_update=args.prompts_per_update,
             num_train_epochs=args.num_train_epochs,
-            max_updates=args.max_steps // args.inner_epochs if args.max_steps > 0 else None,
-            inner_epochs=args.inner_epochs,
+            max_updates=args.max_steps // args.steps_per_update if args.max_steps > 0 else None,
+            inner_epochs=args.steps_per_update,
             seed=args.seed,
         )
         args.max_steps = plan.optimizer_steps
@@ -127,7 +131,8 @@ class NashTrainer(ResumableTrainer):
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
-        self._needs_behavior_role = self.method.sampled_objective.needs_behavior_distribution and args.inner_epochs > 1
+        self.prediction = OpponentPrediction(self.method, self.roles, args.inner_epochs)
+        self._needs_behavior_role = self.method.sampled_objective.needs_behavior_distribution and plan.inner_epochs > 1
         if self._needs_behavior_role:
             self.roles.add("behavior")
 
@@ -183,7 +188,7 @@ class NashTrainer(ResumableTrainer):
             group_size=args.num_generations,
             num_opponents=args.num_opponents or args.num_generations,
             seed=args.seed,
-            record_behavior=args.inner_epochs > 1,
+            record_behavior=self.plan.inner_epochs > 1,
             autocast=cast(Any, self.accelerator.autocast),
         )
 
@@ -261,16 +266,16 @@ class NashTrainer(ResumableTrainer):
         """Fresh experience in the first inner epoch of an update, the same again in the later ones."""
         positions = [int(row["position"]) for row in inputs]
         if self.inner_epoch > 0:
-            for experience in self._experiences:
+            for number, experience in enumerate(self._experiences):
                 if experience.positions == positions:
-                    self.last_experience = experience
-                    return experience
+                    self._experiences[number] = self.last_experience = self._continued(experience)
+                    return self.last_experience
             raise CheckpointError(f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint")
         if self._experiences and self._experiences[0].positions[0] // self.plan.prompts_per_update != self.update - 1:
             self._experiences = []
         if self._needs_behavior_role and not self._experiences:
             self.roles.move("behavior", "current")
-        experience = self._collect(inputs)
+        experience = self._asked(lambda: self._collector.collect(inputs, self.prediction.opponents(self.update, 0)))
         self._check_finite(experience.finite, "probabilities of sampled tokens are not finite", positions)
         if self.plan.inner_epochs > 1:
             self._experiences.append(experience)
@@ -278,10 +283,23 @@ class NashTrainer(ResumableTrainer):
         self._log_experience(experience)
         return experience
 
-    def _collect(self, inputs: list[dict[str, Any]]) -> Experience:
+    def _continued(self, experience: Experience) -> Experience:
+        """What a later optimiser step of an update learns from: the same, or the same against the look-ahead policy."""
+        step = self.inner_epoch
+        if not (self.prediction.second_half(step) and self.prediction.begins_half(step)):
+            return experience
+        opponents = self.prediction.opponents(self.update, step)
+        met = self._asked(lambda: self._collector.meet_again(experience, opponents))
+        self._log_stages(met)
+        payoff_B = (met.response_weight_BG * met.payoff_BG).sum(-1)
+        self._metrics.add("payoff_lookahead", float(payoff_B.sum()), float(met.response_weight_BG.sum()))
+        return met
+
+    def _asked(self, collect: Callable[[], Experience]) -> Experience:
+        """Experience that the judge is asked about; all processes stop together when the judge of one fails."""
         experience = failure = None
         try:
-            experience = self._collector.collect(inputs)
+            experience = collect()
         except JudgeError as error:
             failure = error
         self._check_judge(failure)
@@ -381,7 +399,7 @@ class NashTrainer(ResumableTrainer):
 
     def _log_experience(self, experience: Experience) -> None:
         weight_BG = experience.response_weight_BG
-        payoff_BG = (experience.win_prob_BGH * experience.opponent_weight_BGH).sum(-1)
+        payoff_BG = experience.payoff_BG
         mean_B = (weight_BG * payoff_BG).sum(-1)
         spread_B = (weight_BG * (payoff_BG - mean_B[:, None]) ** 2).sum(-1).sqrt()
         lengths_BG = torch.tensor([[len(r) for r in group] for group in experience.response_ids], dtype=torch.float64)
@@ -396,6 +414,10 @@ class NashTrainer(ResumableTrainer):
             self._metrics.add(name, float(value_B.sum()), prompts)
         if not math.isnan(experience.cyclic_triples):
             self._metrics.add("cyclic_triples", experience.cyclic_triples * prompts, prompts)
+        self._log_stages(experience)
+
+    def _log_stages(self, experience: Experience) -> None:
+        lengths_BG = torch.tensor([[len(r) for r in group] for group in experience.response_ids], dtype=torch.float64)
         for stage, seconds in experience.seconds.items():
             self._metrics.add(f"seconds_{stage}", seconds, 1.0)
         # A mean whose weights are seconds: response tokens over the time that all stages took.
@@ -468,9 +490,14 @@ class NashTrainer(ResumableTrainer):
 
     # ---- magnet ------------------------------------------------------------------------------------------------
 
+    def before_optimizer_step(self) -> None:
+        """Keep what the prediction of the opponent needs of the policy that is about to change."""
+        self.prediction.before_step(self.inner_epoch, cast(Any, self.optimizer))
+
     def after_optimizer_step(self) -> None:
         """Check the weights, and move the magnet when an update has ended and its schedule says so."""
         self._check_finite(self._weights_finite(), "its step made weights that are not finite", [], stepped=True)
+        self.prediction.after_step((self.state.global_step - 1) % self.plan.inner_epochs, cast(Any, self.optimizer))
         if self.state.global_step % self.plan.inner_epochs:
             return
         self._experiences = []
@@ -490,6 +517,9 @@ class _MagnetCallback(TrainerCallback):
 
     def __init__(self, trainer: NashTrainer) -> None:
         self._trainer = trainer
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.before_optimizer_step()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.after_optimizer_step()

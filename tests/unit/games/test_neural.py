@@ -213,7 +213,7 @@ def test_progress_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -
         (lambda: run_neural(methods.bt_rlhf(), GAME, 2), "method 'bt_rlhf' has no loss on sampled responses"),
         (
             lambda: run_neural(dataclasses.replace(methods.inpo(), prediction="extragradient"), GAME, 2),
-            "method 'inpo' regresses pairs on their own preference",
+            "the loss of method 'inpo' compares the responses of a group with each other",
         ),
         (
             lambda: run_neural(dataclasses.replace(methods.inpo(), opponent=Opponent("magnet")), GAME, 2),

@@ -63,7 +63,7 @@ def test_a_pair_without_an_answer_is_no_target_of_a_pairwise_loss():
     for i in range(b):
         for r in range(g):
             expected = sum(
-                float(responses[i, s]) * float(logp[i, r, 0] - logp[i, s, 0] - 2.0 * (win_prob[i, r, s] - 0.5)) ** 2
+                float(opponents[i, r, s]) * float(logp[i, r, 0] - logp[i, s, 0] - 2.0 * (win_prob[i, r, s] - 0.5)) ** 2
                 for s in range(g)
                 if s != r and not math.isnan(win_prob[i, r, s])
             )

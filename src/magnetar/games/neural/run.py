@@ -18,7 +18,7 @@ from magnetar.games.neural.groups import EnumeratedFeedback, GroupFeedback, Oppo
 from magnetar.games.neural.losses import OptimizerSettings, descend, group_loss
 from magnetar.games.neural.policies import GamePolicy, MLPPolicy, PolicySettings
 from magnetar.games.play.trace import Recorder, Trace
-from magnetar.methods import MagnetClock, Method, PairwiseRegression, SampledObjective
+from magnetar.methods import MagnetClock, Method, SampledObjective
 from magnetar.numerics import log_mixture
 
 __all__ = ["NeuralTrace", "run_neural"]
@@ -133,11 +133,10 @@ def _check_kinds(
 
 def _check(method: Method, objective: SampledObjective, updates: int, rounds: int) -> None:
     check_length(updates, rounds)
-    own_pairs = isinstance(objective, PairwiseRegression) and objective.target == "pair"
-    if own_pairs and (method.prediction != "none" or not method.opponent.is_self_play):
+    if objective.compares_group and (method.prediction != "none" or not method.opponent.is_self_play):
         raise ConfigError(
-            f"method {method.name!r} regresses pairs on their own preference, so it never sees the opponent "
-            f"{method.opponent.role!r} with prediction {method.prediction!r}; use target='payoff'"
+            f"the loss of method {method.name!r} compares the responses of a group with each other, so it never sees "
+            f"the opponent {method.opponent.role!r} with prediction {method.prediction!r}; use target='payoff'"
         )
 
 

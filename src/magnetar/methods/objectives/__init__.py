@@ -1,8 +1,16 @@
 """Objectives: what one update does, as a closed form on exact games and as a loss on sampled responses."""
 
 from magnetar.methods.objectives.anchored import AdaptiveMagneticDescent, Geometry
-from magnetar.methods.objectives.base import Objective, OracleObjective, PayoffObjective, PayoffOracle, SampledObjective
+from magnetar.methods.objectives.base import (
+    Objective,
+    OracleObjective,
+    PayoffObjective,
+    PayoffOracle,
+    SampledLoss,
+    SampledObjective,
+)
 from magnetar.methods.objectives.bradley_terry import BradleyTerryFit
+from magnetar.methods.objectives.direct_preference import DirectPreference, PairChoice
 from magnetar.methods.objectives.euclidean import AdaptiveSubgradient, ProjectedGradient
 from magnetar.methods.objectives.hamiltonian import HamiltonianDescent
 from magnetar.methods.objectives.policy_gradient import (
@@ -13,18 +21,20 @@ from magnetar.methods.objectives.policy_gradient import (
     RewardTransformedPolicyGradient,
 )
 from magnetar.methods.objectives.recall import Recall
-from magnetar.methods.objectives.regression import PairwiseRegression, PointwiseRegression
+from magnetar.methods.objectives.regression import PairwiseRegression, PointwiseRegression, RegressionTarget
 
 __all__ = [
     "AdaptiveMagneticDescent",
     "AdaptiveSubgradient",
     "BradleyTerryFit",
+    "DirectPreference",
     "Geometry",
     "HamiltonianDescent",
     "KLEstimator",
     "MagneticPolicyGradient",
     "Objective",
     "OracleObjective",
+    "PairChoice",
     "PairwiseRegression",
     "PayoffObjective",
     "PayoffOracle",
@@ -33,6 +43,8 @@ __all__ = [
     "ProjectedGradient",
     "Proximal",
     "Recall",
+    "RegressionTarget",
     "RewardTransformedPolicyGradient",
+    "SampledLoss",
     "SampledObjective",
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "OracleObjective",
     "PayoffObjective",
     "PayoffOracle",
+    "SampledLoss",
     "SampledObjective",
     "check_positive",
 ]
@@ -60,12 +61,17 @@ class PayoffObjective(Objective):
         """
 
 
-class SampledObjective(PayoffObjective):
-    """An update that also exists as a loss on sampled responses, for neural policies and language models."""
+class SampledLoss(Objective):
+    """An update that exists as a loss on sampled responses, for neural policies and language models."""
 
     @property
     def needs_magnet_distribution(self) -> bool:
         """Whether the loss needs the magnet's whole next-token distributions, not only the sampled tokens'."""
+        return False
+
+    @property
+    def compares_group(self) -> bool:
+        """Whether the loss looks at pairs of a group instead of payoffs, so that the opponents must be the group."""
         return False
 
     @property
@@ -76,6 +82,10 @@ class SampledObjective(PayoffObjective):
     @abstractmethod
     def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
         """Loss and metrics per response; the subclass states the equation."""
+
+
+class SampledObjective(PayoffObjective, SampledLoss):
+    """An update that is both: a function of payoffs on exact games, and a loss on sampled responses."""
 
 
 class PayoffOracle(Protocol):

@@ -1,11 +1,9 @@
 """Scores fitted to preferences, and the policy that maximises them: what reward-based alignment aims at."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.objectives.base import FloatArray, OracleObjective, PayoffOracle, check_positive
 from magnetar.numerics import tilt
 
@@ -23,22 +21,18 @@ class BradleyTerryFit(OracleObjective):
     r"""Fit scores to all preferences by maximum likelihood, then take the KL-regularised best policy for them.
 
     ``s = argmax Σ_ij w_i w_j P_ij log σ(s_i − s_j)``, ``π ∝ ref exp(s/β)``. With w the reference policy this is reward
-    modelling followed by its ideal policy optimisation (arXiv:2203.02155); with w the current policy it is iterative
-    DPO (arXiv:2405.07863), because the policy that minimises the DPO loss on pairs from w has ``β log(π/ref) = s``.
+    modelling followed by its ideal policy optimisation (arXiv:2203.02155); with w the current policy it would be
+    iterative DPO (`DirectPreference`).
     Scores cannot express a cycle: in a game with one, no number of updates reaches the equilibrium.
 
     Attributes:
         kl_coef: β, the weight of KL(π‖ref), in logits per nat; positive.
-        sampled_by: Whose responses are compared: "reference" or "current".
     """
 
     kl_coef: float
-    sampled_by: Literal["reference", "current"] = "reference"
 
     def __post_init__(self) -> None:
         check_positive(kl_coef=self.kl_coef)
-        if self.sampled_by not in ("reference", "current"):
-            raise ConfigError(unknown_name("sampled_by", self.sampled_by, ("reference", "current")))
 
     def initial_state(self, log_policy_A: FloatArray) -> None:
         """Nothing to remember."""
@@ -53,8 +47,7 @@ class BradleyTerryFit(OracleObjective):
     ) -> tuple[FloatArray, None]:
         """See `OracleObjective.exact_step`; there is no state."""
         del state
-        sampler = log_reference_A if self.sampled_by == "reference" else log_policy_A
-        score = fit_bradley_terry(oracle.win_prob(), np.exp(sampler))
+        score = fit_bradley_terry(oracle.win_prob(), np.exp(log_reference_A))
         return tilt(log_reference_A, score, 1.0 / max(self.kl_coef, SMALLEST_KL_COEF)), None
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from magnetar.errors import ConfigError, unknown_name
@@ -11,17 +12,18 @@ from magnetar.methods.objectives.base import GAME_VALUE, FloatArray, SampledObje
 from magnetar.numerics import masked_sum, tilt
 from magnetar.types import ObjectiveOutput, RolloutBatch
 
-__all__ = ["PairwiseRegression", "PointwiseRegression"]
+__all__ = ["PairwiseRegression", "PointwiseRegression", "RegressionTarget"]
 
-RegressionTarget = Literal["payoff", "pair"]
+RegressionTarget = Literal["payoff", "pair", "winner"]
+REGRESSION_TARGETS: tuple[RegressionTarget, ...] = ("payoff", "pair", "winner")
 
 
 @dataclass(frozen=True)
 class PairwiseRegression(SampledObjective):
     r"""Least squares on pairs of a group: differences of log-ratios should equal scaled differences of payoffs.
 
-    ``L_i = Σ_j w_j (h_i − h_j − s t_ij)²`` with ``h = log π_θ − (1 − c) log π_k − c log ρ`` (sums over the tokens of a
-    response) and w the responses' weights. The target ``t_ij`` is ``q̂_i − q̂_j`` or the pair's own ``P_ij − 1/2``; the
+    ``L_i = Σ_j w_ij (h_i − h_j − s t_ij)²`` with ``h = log π_θ − (1 − c) log π_k − c log ρ`` (sums over the tokens of a
+    response) and w the weights of the pairs. The target ``t_ij`` is ``q̂_i − q̂_j`` or the pair's own ``P_ij − 1/2``; the
     second has the same mean, since opponents are drawn from the policy that sampled the pair. On a tabular policy the
     minimiser is ``log π_{k+1} = (1 − c) log π_k + c log ρ + s q + const``.
 
@@ -32,7 +34,7 @@ class PairwiseRegression(SampledObjective):
     Attributes:
         magnet_weight: c, at least 0; 0 for no magnet.
         scale: s, nats per unit of win probability; positive.
-        target: "payoff" or "pair".
+        target: "payoff", "pair", or "winner": −1/2, 0 or 1/2 for a pair that is more likely lost, tied or won.
     """
 
     magnet_weight: float
@@ -43,20 +45,25 @@ class PairwiseRegression(SampledObjective):
         check_positive(scale=self.scale)
         if not 0 <= self.magnet_weight < float("inf"):
             raise ConfigError(f"magnet_weight is {self.magnet_weight}, expected a finite number of at least 0")
-        if self.target not in ("payoff", "pair"):
-            raise ConfigError(unknown_name("target", self.target, ("payoff", "pair")))
+        if self.target not in REGRESSION_TARGETS:
+            raise ConfigError(unknown_name("target", self.target, REGRESSION_TARGETS))
 
     @property
     def needs_magnet(self) -> bool:
         """Whether the loss looks at the magnet's log-probabilities."""
         return self.magnet_weight != 0
 
+    @property
+    def compares_group(self) -> bool:
+        """Whether pairs are regressed on their own preference."""
+        return self.target != "payoff"
+
     def __call__(self, batch: RolloutBatch) -> ObjectiveOutput:
         """Loss and metrics per response.
 
         Args:
-            batch: Rollouts, with the magnet's log-probabilities if ``magnet_weight`` is not zero; for the target
-                "pair" the opponents must be the group itself.
+            batch: Rollouts, with the magnet's log-probabilities if ``magnet_weight`` is not zero; for the targets
+                "pair" and "winner" the opponents must be the group itself.
 
         Returns:
             ``loss_BG`` and the metrics "payoff" and "residual" (root mean square over the pairs, nats).
@@ -72,9 +79,9 @@ class PairwiseRegression(SampledObjective):
                 raise ValueError("magnet_logp_BGT is None, expected the magnet's log-probabilities: magnet_weight > 0")
             h_BG = h_BG - self.magnet_weight * masked_sum(batch.magnet_logp_BGT, batch.mask_BGT)
         squared_BGG = (h_BG[..., :, None] - h_BG[..., None, :] - self.scale * self._target_BGG(batch).to(h_BG)) ** 2
-        weight_BGG = batch.response_weight_BG[..., None, :]
-        if self.target == "pair":
-            weight_BGG = weight_BGG * (batch.opponent_weight_BGH > 0)  # a pair without an answer is no target
+        # Where the opponents are the group, their weights are those of the pairs: none for a response with itself (so
+        # that samples are unbiased) nor for a pair without an answer.
+        weight_BGG = batch.opponent_weight_BGH if self.compares_group else batch.response_weight_BG[..., None, :]
         loss_BG = (squared_BGG * weight_BGG).sum(-1)
         return ObjectiveOutput(loss_BG, {"payoff": batch.payoff_BG.detach(), "residual": loss_BG.detach().sqrt()})
 
@@ -83,10 +90,11 @@ class PairwiseRegression(SampledObjective):
             return batch.payoff_BG[..., :, None] - batch.payoff_BG[..., None, :]
         if batch.win_prob_BGH.shape[-1] != batch.win_prob_BGH.shape[-2]:
             raise ValueError(
-                f"win_prob_BGH has shape {tuple(batch.win_prob_BGH.shape)}, expected (B, G, G): the target 'pair' "
-                "compares the responses of a group with each other"
+                f"win_prob_BGH has shape {tuple(batch.win_prob_BGH.shape)}, expected (B, G, G): the target "
+                f"{self.target!r} compares the responses of a group with each other"
             )
-        return batch.win_prob_BGH - GAME_VALUE
+        margin_BGG = batch.win_prob_BGH - GAME_VALUE
+        return margin_BGG if self.target == "pair" else torch.sign(margin_BGG) / 2.0
 
     def exact_update(self, log_policy_A: FloatArray, log_magnet_A: FloatArray, payoff_A: FloatArray) -> FloatArray:
         """``(1 − c) log π + c log ρ + s q``, normalised; see `PayoffObjective.exact_update`."""

@@ -9,7 +9,7 @@ from magnetar.methods.method import Method
 from magnetar.methods.zoo.adaptive import mpo_adaptive, mpo_optimistic, mpo_recall
 from magnetar.methods.zoo.magnetic import mmd, mpo, mpo_rt
 from magnetar.methods.zoo.original import adagrad_norm, extragradient, hamiltonian, mirror_descent, ogda, omwu, sppo
-from magnetar.methods.zoo.regularized import bt_rlhf, egpo, inpo, iterative_dpo, nash_md, omd
+from magnetar.methods.zoo.regularized import bt_rlhf, egpo, inpo, iterative_dpo, nash_md, omd, online_ipo
 
 __all__ = [
     "METHODS",
@@ -32,6 +32,7 @@ __all__ = [
     "ogda",
     "omd",
     "omwu",
+    "online_ipo",
     "sppo",
 ]
 
@@ -48,6 +49,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         sppo,
         omd,
         inpo,
+        online_ipo,
         nash_md,
         egpo,
         omwu,

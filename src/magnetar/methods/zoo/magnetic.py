@@ -1,19 +1,34 @@
 """Methods with a magnet: MPO in its two forms, and its parent with a magnet that never moves."""
 
 from numbers import Real
+from typing import Literal
 
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import EveryNUpdates, FixedMagnet, MagnetSchedule
 from magnetar.methods.method import ConvergesTo, Method
 from magnetar.methods.objectives import (
     KLEstimator,
     MagneticPolicyGradient,
+    PairwiseRegression,
     Proximal,
     RewardTransformedPolicyGradient,
+    SampledObjective,
 )
 from magnetar.methods.opponents import Opponent
 
-__all__ = ["limit_against", "mmd", "mpo", "mpo_rt", "require_positive_strength", "require_step_within_pull"]
+__all__ = [
+    "MAGNETIC_LOSSES",
+    "MagneticLoss",
+    "limit_against",
+    "mmd",
+    "mpo",
+    "mpo_rt",
+    "require_positive_strength",
+    "require_step_within_pull",
+]
+
+MagneticLoss = Literal["policy_gradient", "regression"]
+MAGNETIC_LOSSES: tuple[MagneticLoss, ...] = ("policy_gradient", "regression")
 
 
 def mpo(
@@ -23,6 +38,7 @@ def mpo(
     *,
     magnet: MagnetSchedule | None = None,
     opponent: Opponent | None = None,
+    loss: MagneticLoss = "policy_gradient",
     proximal: Proximal = "kl",
     clip_range: float = 0.2,
     kl_estimator: KLEstimator = "sampled",
@@ -35,6 +51,8 @@ def mpo(
         magnet_every: Updates between magnet moves (T of the paper); ignored when ``magnet`` is given.
         magnet: Another schedule.
         opponent: Own group (self-play) by default.
+        loss: How responses teach the update: "policy_gradient", or "regression" of log-ratios on payoffs, whose
+            minimiser is the same; the settings below are the policy gradient's.
         proximal: See `PolicyGradient`.
         clip_range: See `PolicyGradient`.
         kl_estimator: See `PolicyGradient`.
@@ -51,7 +69,7 @@ def mpo(
     return Method(
         name="mpo",
         opponent=opponent or Opponent(),
-        objective=MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
+        objective=_magnetic_objective(loss, step_size, magnet_strength, opponent, proximal, clip_range, kl_estimator),
         magnet=magnet or EveryNUpdates(magnet_every),
         converges_to=_limit_of(magnet, opponent),
         source="arXiv:2410.16714, Algorithm 1",
@@ -106,6 +124,7 @@ def mmd(
     magnet_strength: float = 0.1,
     *,
     opponent: Opponent | None = None,
+    loss: MagneticLoss = "policy_gradient",
     proximal: Proximal = "kl",
     clip_range: float = 0.2,
     kl_estimator: KLEstimator = "sampled",
@@ -116,6 +135,8 @@ def mmd(
         step_size: η, positive.
         magnet_strength: α, positive, in units of win probability per nat.
         opponent: Own group (self-play) by default.
+        loss: How responses teach the update: "policy_gradient", or "regression" of log-ratios on payoffs, whose
+            minimiser is the same; the settings below are the policy gradient's.
         proximal: See `PolicyGradient`.
         clip_range: See `PolicyGradient`.
         kl_estimator: See `PolicyGradient`.
@@ -132,11 +153,38 @@ def mmd(
     return Method(
         name="mmd",
         opponent=opponent or Opponent(),
-        objective=MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
+        objective=_magnetic_objective(loss, step_size, magnet_strength, opponent, proximal, clip_range, kl_estimator),
         magnet=FixedMagnet(),
         converges_to=limit_against(opponent, "regularised equilibrium"),
         source="arXiv:2206.05825, theorem 3.4",
     )
+
+
+def _magnetic_objective(
+    loss: MagneticLoss,
+    step_size: float,
+    magnet_strength: float,
+    opponent: Opponent | None,
+    proximal: Proximal,
+    clip_range: float,
+    kl_estimator: KLEstimator,
+) -> SampledObjective:
+    """Magnetic mirror descent's update, in the form that is asked for."""
+    policy_gradient = MagneticPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator)
+    if loss == "policy_gradient":
+        return policy_gradient
+    if loss != "regression":
+        raise ConfigError(unknown_name("loss", loss, MAGNETIC_LOSSES))
+    if policy_gradient != MagneticPolicyGradient(step_size, magnet_strength):
+        raise ConfigError(
+            "proximal, clip_range and kl_estimator belong to loss='policy_gradient'; loss='regression' stays near the "
+            "behaviour policy by its target, so remove them"
+        )
+    # In self-play a pair's own preference and the group's payoffs have the same gradient, but for a factor
+    # (G − 1)/G by which payoffs that count the pair itself would be too large.
+    own_group = opponent is None or opponent.is_self_play
+    pull = step_size * magnet_strength
+    return PairwiseRegression(pull / (1 + pull), step_size / (1 + pull), "pair" if own_group else "payoff")
 
 
 def limit_against(opponent: Opponent | None, in_self_play: ConvergesTo) -> ConvergesTo:

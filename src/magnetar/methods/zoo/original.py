@@ -52,11 +52,12 @@ def mirror_descent(
     )
 
 
-def sppo(step_size: float = 0.1) -> Method:
+def sppo(step_size: float = 0.1, *, opponent: Opponent | None = None) -> Method:
     """Self-play preference optimization: each response's log-ratio is regressed on its payoff.
 
     Args:
         step_size: η, positive.
+        opponent: Own group (self-play) by default.
 
     Returns:
         The method. Its exact update is mirror descent's, so only the average of its iterates converges.
@@ -68,10 +69,10 @@ def sppo(step_size: float = 0.1) -> Method:
     """
     return Method(
         name="sppo",
-        opponent=Opponent(),
+        opponent=opponent or Opponent(),
         objective=PointwiseRegression(step_size),
         magnet=FixedMagnet(),
-        converges_to="average only",
+        converges_to=limit_against(opponent, "average only"),
         source="arXiv:2405.00675, theorem 4.1",
     )
 

@@ -1,18 +1,28 @@
 """Methods that stay near a fixed reference: they solve the regularised game, or fit scores."""
 
+from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import FixedMagnet
 from magnetar.methods.method import Method
 from magnetar.methods.objectives import (
     BradleyTerryFit,
+    DirectPreference,
     KLEstimator,
+    PairChoice,
     PairwiseRegression,
     Proximal,
+    RegressionTarget,
     RewardTransformedPolicyGradient,
 )
 from magnetar.methods.opponents import Opponent
-from magnetar.methods.zoo.magnetic import limit_against, require_positive_strength, require_step_within_pull
+from magnetar.methods.zoo.magnetic import (
+    MAGNETIC_LOSSES,
+    MagneticLoss,
+    limit_against,
+    require_positive_strength,
+    require_step_within_pull,
+)
 
-__all__ = ["bt_rlhf", "egpo", "inpo", "iterative_dpo", "nash_md", "omd"]
+__all__ = ["bt_rlhf", "egpo", "inpo", "iterative_dpo", "nash_md", "omd", "online_ipo"]
 
 
 def omd(
@@ -85,12 +95,14 @@ def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
     )
 
 
-def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
+def egpo(step_size: float = 1.0, magnet_strength: float = 0.1, *, loss: MagneticLoss = "policy_gradient") -> Method:
     """Extragradient preference optimization: online mirror descent on the payoffs of the next policy.
 
     Args:
         step_size: η, positive.
         magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+        loss: On language models: "policy_gradient", or the "regression" of the paper, whose minimiser is a step of
+            η = 1/β, so that the learning rate alone sets the step.
 
     Returns:
         The method. Its last iterate reaches the equilibrium of the regularised game; two evaluations an update.
@@ -102,10 +114,13 @@ def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
     """
     require_positive_strength("egpo", magnet_strength)
     require_step_within_pull("egpo", step_size, magnet_strength)
+    if loss not in MAGNETIC_LOSSES:
+        raise ConfigError(unknown_name("loss", loss, MAGNETIC_LOSSES))
+    regression = PairwiseRegression(1.0, scale=1.0 / magnet_strength, target="payoff")
     return Method(
         name="egpo",
         opponent=Opponent(),
-        objective=RewardTransformedPolicyGradient(step_size, magnet_strength),
+        objective=regression if loss == "regression" else RewardTransformedPolicyGradient(step_size, magnet_strength),
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
         source="arXiv:2503.08942, algorithm 1",
@@ -113,15 +128,17 @@ def egpo(step_size: float = 1.0, magnet_strength: float = 0.1) -> Method:
     )
 
 
-def inpo(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
+def inpo(step_size: float = 0.3, magnet_strength: float = 0.1, *, hard_labels: bool = False) -> Method:
     """Iterative Nash policy optimization: pairs of a group regressed on their own preference.
 
     Args:
         step_size: η of this library, one over the paper's η; positive.
         magnet_strength: τ of the paper, the pull of the reference, positive, in units of win probability per nat.
+        hard_labels: Whether a pair's target is its winner instead of its win probability, as where an annotator only
+            names the better response.
 
     Returns:
-        The method. Its exact update is online mirror descent's on the regularised game.
+        The method. With soft labels its exact update is online mirror descent's on the regularised game.
 
     Raises:
         ConfigError: A step size or strength that is not positive, or a product above 1.
@@ -133,10 +150,41 @@ def inpo(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
     return Method(
         name="inpo",
         opponent=Opponent(),
-        objective=PairwiseRegression(step_size * magnet_strength, scale=step_size, target="pair"),
+        objective=PairwiseRegression(
+            step_size * magnet_strength, scale=step_size, target="winner" if hard_labels else "pair"
+        ),
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
         source="arXiv:2407.00617, equation 8",
+    )
+
+
+def online_ipo(magnet_strength: float = 0.1, *, target: RegressionTarget = "pair") -> Method:
+    """Online IPO: log-ratios to the reference regressed on payoffs, without staying near the behaviour policy.
+
+    Args:
+        magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+        target: "pair" regresses pairs on their own preference (the paper's online IPO 2), "payoff" on the difference of
+            their payoffs (online IPO 1, whose published gradient is that of `omd`), "winner" on who wins.
+
+    Returns:
+        The method. Its exact update is the regularised best response to the current policy. Its only fixed point is the
+        equilibrium of the regularised game, which exact updates reach for a large β and circle for a small one; single
+        gradient steps, which are what language models take, are gentler and have no theorem.
+
+    Raises:
+        ConfigError: A strength that is not positive.
+
+    Source: arXiv:2403.08635; arXiv:2503.08942, "online IPO 2".
+    """
+    require_positive_strength("online_ipo", magnet_strength)
+    return Method(
+        name="online_ipo",
+        opponent=Opponent(),
+        objective=PairwiseRegression(1.0, scale=1.0 / magnet_strength, target=target),
+        magnet=FixedMagnet(),
+        converges_to="nothing known",
+        source="arXiv:2403.08635; arXiv:2503.08942",
     )
 
 
@@ -157,18 +205,20 @@ def bt_rlhf(kl_coef: float = 0.1) -> Method:
     return Method(
         name="bt_rlhf",
         opponent=Opponent("reference"),
-        objective=BradleyTerryFit(kl_coef, sampled_by="reference"),
+        objective=BradleyTerryFit(kl_coef),
         magnet=FixedMagnet(),
         converges_to="Bradley–Terry policy",
         source="arXiv:2203.02155",
     )
 
 
-def iterative_dpo(kl_coef: float = 0.1) -> Method:
+def iterative_dpo(kl_coef: float = 0.1, *, pairs: PairChoice = "best_worst", hard_labels: bool = True) -> Method:
     """Iterative DPO: the minimiser of the DPO loss on pairs from the current policy, the reference fixed.
 
     Args:
         kl_coef: β, in logits of the scores per nat, positive.
+        pairs: See `DirectPreference`; on language models only. Exact games compare all pairs.
+        hard_labels: See `DirectPreference`; on language models only.
 
     Returns:
         The method: its fixed points are ``ref exp(s/β)`` for scores s fitted to pairs of the policy itself. On games
@@ -182,7 +232,7 @@ def iterative_dpo(kl_coef: float = 0.1) -> Method:
     return Method(
         name="iterative_dpo",
         opponent=Opponent(),
-        objective=BradleyTerryFit(kl_coef, sampled_by="current"),
+        objective=DirectPreference(kl_coef, pairs, hard_labels),
         magnet=FixedMagnet(),
         converges_to="Bradley–Terry policy",
         source="arXiv:2405.07863",

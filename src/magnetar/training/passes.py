@@ -1,0 +1,54 @@
+"""How log-probability passes run."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from magnetar.modeling.logprobs import TokenLogProbs, response_logprobs, split_micro_batches
+
+__all__ = ["PassSettings"]
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """How log-probability passes run.
+
+    Attributes:
+        temperature: The policy is the model at this temperature.
+        layout: "packed" or "padded".
+        max_tokens: Token budget of one pass.
+        pad_token_id: Of the tokenizer.
+    """
+
+    temperature: float
+    layout: str
+    max_tokens: int
+    pad_token_id: int
+
+    def micro_batches(self, prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> list[list[int]]:
+        """Split groups into passes within the token budget: lists of prompt indices."""
+        return [
+            list(part)
+            for part in split_micro_batches(prompt_ids, response_ids, self.max_tokens, self.layout)  # type: ignore[arg-type]
+        ]
+
+    def run(
+        self,
+        model: nn.Module,
+        prompt_ids: list[list[int]],
+        response_ids: list[list[list[int]]],
+        *,
+        full: bool = False,
+        entropy: bool = True,
+    ) -> TokenLogProbs:
+        """Log-probabilities of responses in one pass; ``full`` keeps the whole next-token distributions."""
+        return response_logprobs(
+            model,
+            prompt_ids,
+            response_ids,
+            temperature=self.temperature,
+            layout=self.layout,  # type: ignore[arg-type]
+            full=full,
+            entropy=entropy,
+            pad_token_id=self.pad_token_id,
+        )
