@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
 from magnetar.data import load_preferences, split_preferences
-from magnetar.data.preferences import prompt_key
+from magnetar.data.splits import prompt_key
 from magnetar.evaluation.judging import evaluate_judge
 from magnetar.judges import build_judge
 from magnetar.judges.card import CARD_FILE, read_card

@@ -138,7 +138,7 @@ def run(options: PreferenceOptions, args: "PreferenceConfig", model_config: Any)
     trainer.save_judge(folder)
     if trainer.is_world_process_zero():
         if held_out is not None:
-            held_out.to_parquet(folder / HELD_OUT_FILE)
+            _write_pairs(held_out, folder / HELD_OUT_FILE)
         print(f"judge: {args.kind}:{folder}", file=sys.stderr)
         if options.report and held_out is not None:
             _measure(args.kind, folder, held_out, options)
@@ -184,7 +184,7 @@ def select_pairs(options: PreferenceOptions, args: "PreferenceConfig") -> "tuple
 
 def _without_prompts_of(pairs: "Dataset", held_out: "Dataset", say: bool) -> "Dataset":
     """Leave out training pairs whose prompt is held out, so that what is measured was never seen."""
-    from magnetar.data.preferences import prompt_key
+    from magnetar.data.splits import prompt_key
     from magnetar.errors import DataError
 
     keys = {prompt_key(prompt) for prompt in held_out["prompt"]}
@@ -194,6 +194,13 @@ def _without_prompts_of(pairs: "Dataset", held_out: "Dataset", say: bool) -> "Da
     if len(kept) < len(pairs) and say:
         print(f"left out {len(pairs) - len(kept)} training pairs whose prompts are held out", file=sys.stderr)
     return pairs.select(kept) if len(kept) < len(pairs) else pairs
+
+
+def _write_pairs(pairs: "Dataset", file: Path) -> None:
+    """Write rows without the bar that `datasets` would show for it."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pairs.with_format("arrow")[:], file)
 
 
 def _resume_folder(args: "PreferenceConfig", folder: Path) -> str | None:

@@ -1,8 +1,9 @@
 """Prompts and preference pairs in TRL's column formats: from a file, a folder, the Hub or embedded for trying out."""
 
 from magnetar.data.demo import demo_prompts
-from magnetar.data.preferences import load_preferences, read_preferences, split_preferences
+from magnetar.data.preferences import load_preferences, read_preferences
 from magnetar.data.prompts import limit_prompt_length, load_prompts, prompt_text, render_prompts, split_rounds
+from magnetar.data.splits import split_preferences
 
 __all__ = [
     "demo_prompts",

@@ -1,9 +1,6 @@
-"""Preference pairs: read from the formats in use, checked row by row, and split without a prompt on both sides."""
+"""Preference pairs: read from the formats in use and checked row by row."""
 
-import hashlib
-import json
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +13,7 @@ from magnetar.data.sources import read_source, source_name
 from magnetar.errors import DataError
 from magnetar.types import Prompt
 
-__all__ = ["Dropped", "load_preferences", "prompt_key", "read_preferences", "split_preferences"]
+__all__ = ["Dropped", "load_preferences", "read_preferences"]
 
 Action = Literal["drop", "error", "keep"]
 Label = Literal["better", "safer"]
@@ -146,7 +143,8 @@ def read_preferences(
     if len(raw) == 0:
         raise DataError(f"{name} has no rows, expected at least one preference pair; check the file or the split")
     form = _form_of(raw, name)
-    reader = _RowReader(name, form, _label_column(raw, form, label, signs, name), _sign_columns(raw, form, signs, name))
+    labels = _label_column(raw, form, label, signs, name)
+    reader = _RowReader(name, form, labels, _sign_columns(raw, form, signs, name), on_equal == "keep")
     categories = prompt_categories(raw, name) if "category" in raw.column_names else None
     kept: list[dict[str, Any]] = []
     counts = {"equal": 0, "empty": 0}
@@ -168,50 +166,6 @@ def read_preferences(
     return _dataset(kept), Dropped(**counts)
 
 
-def split_preferences(dataset: Dataset, holdout: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Keep rows back such that no prompt is on both sides.
-
-    Prompts are ordered by a digest of the seed and their text, and kept back one after another until there are enough
-    rows. So neither the order of the rows nor the machine matters, and more data moves few prompts.
-
-    Args:
-        dataset: As `load_preferences` returns it.
-        holdout: How many rows to keep back if at least 1, their share if below 1; at least one row is kept back, and
-            all rows of the last prompt, so that it may be a few more.
-        seed: Of the digest.
-
-    Returns:
-        Training rows and held-out rows, each in the order of the dataset.
-
-    Raises:
-        DataError: ``holdout`` is not positive, or leaves no prompt to train on.
-    """
-    if not (math.isfinite(holdout) and holdout > 0):
-        raise DataError(f"holdout={holdout}, expected a number of rows (1 or more) or a share of them (below 1)")
-    rows: dict[str, list[int]] = {}
-    for index, prompt in enumerate(dataset["prompt"]):
-        rows.setdefault(prompt_key(prompt, seed), []).append(index)
-    wanted = max(1, round(holdout * len(dataset)) if holdout < 1 else round(holdout))
-    held_out: list[int] = []
-    for key in sorted(rows):
-        if len(held_out) >= wanted:
-            break
-        held_out += rows[key]
-    if len(held_out) >= len(dataset):
-        raise DataError(
-            f"holdout={holdout} keeps back all {len(dataset)} rows, which have {len(rows)} different prompts; lower "
-            "it, or give held-out pairs of their own"
-        )
-    taken = set(held_out)
-    return dataset.select([i for i in range(len(dataset)) if i not in taken]), dataset.select(sorted(held_out))
-
-
-def prompt_key(prompt: Prompt, seed: int = 0) -> str:
-    """Digest of a prompt: equal prompts have equal keys, under every order of rows."""
-    text = json.dumps([seed, prompt], ensure_ascii=False, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 @dataclass(frozen=True)
 class _RowReader:
     """Reads rows of one format, and holds all of them to one form of prompt."""
@@ -220,6 +174,7 @@ class _RowReader:
     form: _Form
     label: str | None
     signs: tuple[str, str] | None
+    keep_equal: bool
     _first_form: dict[str, Prompt] = field(default_factory=dict)
 
     def read(self, values: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -257,7 +212,12 @@ class _RowReader:
             return values["prompt"], *_without_prompt(values["prompt"], first, second)
         if self.form.first != "chosen":
             raise DataError(f"{where}: the prompt is null; remove the row or give it one")
-        if first == second:  # nothing tells where the response begins; the row is left out or refused as equal
+        if first == second:  # nothing tells where the response begins; such a row can only be left out or refused
+            if isinstance(first, str) and self.keep_equal:
+                raise DataError(
+                    f"{where}: 'chosen' and 'rejected' are equal and there is no 'prompt', so that nothing tells where "
+                    "the response begins; add the column, or leave such rows out with on_equal='drop'"
+                )
             return (first, "equal", "equal") if isinstance(first, str) else (first[:-1], first[-1:], second[-1:])
         if not first or not second:
             raise DataError(f"{where}: {self.form.first!r} or {self.form.second!r} is empty and there is no 'prompt'")

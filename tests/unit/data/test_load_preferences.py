@@ -124,6 +124,9 @@ def test_equal_dialogues_without_a_prompt_are_equal_rows() -> None:
         other = ASK + said("b") if isinstance(both, list) else "Why? No."
         kept, dropped = read_preferences(rows(chosen=[both, both], rejected=[both, other]))
         assert (len(kept), dropped.equal) == (1, 1)
+    assert len(load_preferences(rows(chosen=[ASK + said("a")], rejected=[ASK + said("a")]), on_equal="keep")) == 1
+    with pytest.raises(DataError, match="nothing tells where the response begins"):
+        load_preferences(rows(chosen=["Why? Because."], rejected=["Why? Because."]), on_equal="keep")
 
 
 REFUSED: dict[str, tuple[Dataset, dict[str, Any], str]] = {

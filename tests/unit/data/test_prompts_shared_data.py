@@ -10,8 +10,9 @@ import pytest
 from datasets import Dataset
 
 from magnetar.data.demo import demo_prompts
-from magnetar.data.preferences import read_preferences, split_preferences
+from magnetar.data.preferences import read_preferences
 from magnetar.data.prompts import load_prompts
+from magnetar.data.splits import split_preferences
 
 SHARED = Path(os.environ.get("MAGNETAR_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
 

@@ -6,6 +6,7 @@ import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from magnetar.errors import ModelError
 from magnetar.modeling.loading import ensure_pad_token, load_tokenizer, locate_model
@@ -49,6 +50,8 @@ def load_for_training(
         )
     tokenizer = load_tokenizer(model, revision=revision, trust_remote_code=trust_remote_code)
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a new head is what we want; what else may be missing is looked at below
     try:
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
             source.place,
@@ -70,6 +73,8 @@ def load_for_training(
         raise ModelError(
             f"{model!r} cannot be loaded as a classifier: {error}; give a causal language model or an encoder"
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
     classifier, info = loaded
     below = [name for name in sorted(info["missing_keys"]) if _below_head(name, classifier)]
     if below:
