@@ -108,11 +108,12 @@ class PreferenceTrainer(SavesRun):
         for name, hit in hits.items():
             kept = hit[~hit.isnan()]
             metrics.add(name, float(kept.sum()), len(kept))
-        if num_items_in_batch is None:
-            total = loss.mean()
+        if num_items_in_batch is None or not model.training:
+            total = loss.mean()  # transformers weighs the means of an evaluation's batches itself
         else:
-            # Gradients are averaged over processes, and the pairs are counted over all of them.
-            total = loss.sum() / num_items_in_batch * (self.accelerator.num_processes if model.training else 1)
+            # Gradients are averaged over processes; the pairs are counted over all of them unless that is off.
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            total = loss.sum() / num_items_in_batch * processes
         return (total, {"logits": logits}) if return_outputs else total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
