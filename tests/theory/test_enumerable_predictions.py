@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -162,7 +162,7 @@ def test_the_sampled_mixture_has_the_mixtures_frequencies(with_lora):
         for parameter in roles.current.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    engine = TransformersEngine(GAME.tokenizer, SamplingParams(GAME.max_new_tokens))
+    engine = TransformersEngine(cast(Any, GAME.tokenizer), SamplingParams(GAME.max_new_tokens))
     weight, draws = 0.4, 20_000
     members = [
         MixtureMember(lambda: roles.use("current"), 1 - weight),

@@ -77,8 +77,8 @@ class TestFact2MmdAndMpoRtHaveTheSameFixedPoints:
         equilibrium = game.regularized_equilibrium(magnet, 0.2)
         for make in (methods.mmd, methods.mpo_rt):
             method = make(0.9, 0.2)
-            update = method.sampled_objective.exact_update
-            updated = update(np.log(equilibrium), np.log(magnet), game.payoff(equilibrium))
+            assert isinstance(method.objective, methods.PayoffObjective)
+            updated = method.objective.exact_update(np.log(equilibrium), np.log(magnet), game.payoff(equilibrium))
             np.testing.assert_allclose(np.exp(updated), equilibrium, rtol=1e-11, atol=1e-300, err_msg=method.name)
 
     @pytest.mark.parametrize("game", GAMES, ids=game_id)

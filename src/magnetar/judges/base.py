@@ -90,8 +90,8 @@ class Judge(ABC):
         self._count("comparisons", len(prompts))
         answered = np.zeros(len(prompts), dtype=bool)
         for index, answer in self._iter_pair_win_prob(prompts, first, second):
-            part = [[values[at] for at in index] for values in (prompts, first, second)]
-            checked = self._validated(answer, *part)
+            asked = [prompts[at] for at in index]
+            checked = self._validated(answer, asked, [first[at] for at in index], [second[at] for at in index])
             mark_answered(answered, index, self.name)
             self._count_masked(checked)
             yield np.asarray(index, dtype=np.intp), checked

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, NonFiniteLossError, checked_integer, unknown_name
 from magnetar.games.neural.groups import JudgedGroup
-from magnetar.methods import SampledObjective
+from magnetar.methods import SampledLoss
 from magnetar.methods.objectives.base import check_positive
 from magnetar.types import RolloutBatch
 
@@ -60,7 +60,7 @@ class OptimizerSettings:
 
 
 def group_loss(
-    objective: SampledObjective,
+    objective: SampledLoss,
     group: JudgedGroup,
     logp_A: Tensor,
     behavior_logp_A: Tensor,

@@ -18,7 +18,7 @@ from magnetar.games.neural.groups import EnumeratedFeedback, GroupFeedback, Oppo
 from magnetar.games.neural.losses import OptimizerSettings, descend, group_loss
 from magnetar.games.neural.policies import GamePolicy, MLPPolicy, PolicySettings
 from magnetar.games.play.trace import Recorder, Trace
-from magnetar.methods import MagnetClock, Method, SampledObjective
+from magnetar.methods import MagnetClock, Method, SampledLoss
 from magnetar.numerics import log_mixture
 
 __all__ = ["NeuralTrace", "run_neural"]
@@ -131,7 +131,7 @@ def _check_kinds(
     check_kind("optimizer", optimizer, OptimizerSettings, "for instance OptimizerSettings('adam')")
 
 
-def _check(method: Method, objective: SampledObjective, updates: int, rounds: int) -> None:
+def _check(method: Method, objective: SampledLoss, updates: int, rounds: int) -> None:
     check_length(updates, rounds)
     if objective.compares_group and (method.prediction != "none" or not method.opponent.is_self_play):
         raise ConfigError(
