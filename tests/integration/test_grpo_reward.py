@@ -31,18 +31,23 @@ sys.path.insert(0, sys.argv[1])
 import grpo_runs
 from test_grpo_reward import FailsOnProcessOne
 from accelerate import PartialState
+from datasets import Dataset
 from magnetar.errors import JudgeError
 from magnetar.interop import grpo_reward
 
-folder, runs, told = Path(sys.argv[2]), [], None
+folder, runs, told = Path(sys.argv[2]), [], []
 for number, settings in enumerate(json.loads(sys.argv[3])):
     reward = grpo_runs.Recorded(grpo_reward(grpo_runs.GAME.judge()))
     trainer = grpo_runs.run(folder / str(number), reward, **settings)
     runs.append({"calls": reward.calls, "rows": [row for row in trainer.state.log_history if "reward" in row]})
-try:
-    grpo_runs.run(folder / "failing", grpo_reward(FailsOnProcessOne()))
-except JudgeError as error:
-    told = str(error)
+prompts, texts = grpo_runs.PROMPTS, grpo_runs.GAME.texts
+answers = Dataset.from_dict({"prompt": prompts, "answer": [texts[0]] * len(prompts)})
+for column in (None, "answer"):
+    try:
+        reward = grpo_reward(FailsOnProcessOne(), opponent_column=column)
+        grpo_runs.run(folder / f"failing-{column}", reward, dataset=answers)
+    except JudgeError as error:
+        told.append(str(error))
 state = PartialState()
 (folder / f"process-{state.process_index}.json").write_text(json.dumps({"runs": runs, "told": told}))
 state.wait_for_everyone()
@@ -57,9 +62,16 @@ class FailsOnProcessOne(type(GAME.judge())):
         super().__init__(GAME.texts, GAME.game.P)
 
     def _group_win_prob(self, prompts: Any, responses: Any) -> Any:
+        self._fail()
+        return super()._group_win_prob(prompts, responses)
+
+    def _pair_win_prob(self, prompts: Any, first: Any, second: Any) -> Any:
+        self._fail()
+        return super()._pair_win_prob(prompts, first, second)
+
+    def _fail(self) -> None:
         if os.environ.get("RANK") == "1":
             raise JudgeError("the server is down")
-        return super()._group_win_prob(prompts, responses)
 
 
 class Silent(Judge):
@@ -227,5 +239,6 @@ def test_groups_split_over_processes_get_the_rewards_of_one_process(
 
 def test_a_judge_that_fails_on_one_process_stops_all(two_processes: list[dict[str, Any]]) -> None:
     zero, one = (process["told"] for process in two_processes)
-    assert one == "the server is down"
-    assert "failed on process 1" in zero and "the server is down" in zero
+    assert one == ["the server is down"] * 2  # within the group, and against an answer of the training set
+    assert len(zero) == 2
+    assert all("failed on process 1" in error and "the server is down" in error for error in zero)

@@ -127,10 +127,14 @@ class GroupReward:
                 f"the training set has no column {self.opponent_column!r} with answers to beat; it has "
                 f"{', '.join(sorted(columns)) or 'no other columns'}"
             )
-        pairs = _asked(prompts, completions)
-        opponents = [completion_text(answer) for answer in columns[str(self.opponent_column)]]
-        answers = self.judge.pair_win_prob([prompt for prompt, _ in pairs], [text for _, text in pairs], opponents)
-        return [None if np.isnan(answer) else float(answer) for answer in answers]
+
+        def ask() -> list[Reward]:
+            pairs = _asked(prompts, completions)
+            opponents = [completion_text(answer) for answer in columns[str(self.opponent_column)]]
+            answers = self.judge.pair_win_prob([prompt for prompt, _ in pairs], [text for _, text in pairs], opponents)
+            return [None if np.isnan(answer) else float(answer) for answer in answers]
+
+        return self._on_every_process(ask)[PartialState().process_index]
 
     def _group_rewards(self, groups: list[list[int]], everyone: list[tuple[Prompt, str]]) -> dict[int, Reward]:
         """Rewards of these groups by place."""
