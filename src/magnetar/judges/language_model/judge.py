@@ -199,14 +199,22 @@ class LanguageModelJudge(Judge):
             self._count("truncated", float(cut))
         self._count("questions", len(questions))
         asking = Asking(self.template.choices, self.logprobs, self.template.max_new_tokens, self._count)
-        since = time.monotonic()
+        since, unreadable = time.monotonic(), None
         try:
             for position, reply in self.backend.replies(questions, asking):
                 at = asked[position]
-                answer = self._read(reply, prompts[at], first[at], second[at])
+                try:
+                    answer = self._read(reply, prompts[at], first[at], second[at])
+                except JudgeError as error:
+                    # Replies that are there or under way are paid for, and are handed on before the error.
+                    unreadable = unreadable or error
+                    asking.enough.set()
+                    continue
                 yield np.array([at]), np.array([answer])
         finally:
             self._count("seconds", time.monotonic() - since)
+        if unreadable is not None:
+            raise unreadable
 
     def _read(self, reply: Reply, prompt: Prompt, first: str, second: str) -> float:
         """The win probability in a reply; NaN where it is masked."""

@@ -1,5 +1,6 @@
 """What goes wrong between a judge and a real server: each is one clear error or a counted attempt more."""
 
+import asyncio
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from magnetar.judges.language_model import LanguageModelJudge
 from magnetar.judges.language_model.backends.endpoint import EndpointBackend
 from magnetar.judges.language_model.backends.failures import retry_after_seconds
 from magnetar.judges.language_model.backends.pacing import backoff_seconds
+from magnetar.judges.language_model.backends.running import iterate
 from magnetar.judges.language_model.backends.settings import EndpointSettings
 
 PROMPTS = [f"prompt number {at}" for at in range(6)]
@@ -182,6 +184,31 @@ def test_a_failing_call_keeps_what_was_answered_and_what_is_under_way(ask_proxy,
             kept[int(index[0])] = float(answer[0])
     assert len(kept) == 2
     assert all(plain[at] == answer for at, answer in kept.items())
+
+
+def test_a_reply_that_cannot_be_read_does_not_lose_those_that_are_there_or_under_way(ask_proxy, proxy, plain):
+    unreadable = {"status": 200, "body": '{"choices": [{"message": {"content": "Neither."}}]}'}
+    proxy.faults.extend([{"hang": 0.3}, unreadable, {"hang": 1.0}])
+    kept: dict[int, float] = {}
+    with pytest.raises(JudgeError, match="gave no verdict: the reply 'Neither"):
+        for index, answer in ask_proxy(concurrency=3).iter_pair_win_prob(PROMPTS, FIRST, SECOND):
+            kept[int(index[0])] = float(answer[0])
+    assert len(kept) == len(proxy.bodies) - 1 < len(PROMPTS)  # all that was paid for, and nothing is asked in vain
+    assert all(plain[at] == answer for at, answer in kept.items())
+
+
+def test_an_event_loop_that_cannot_start_is_an_error_and_no_endless_wait(monkeypatch):
+    def no_files(coroutine):
+        coroutine.close()
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(asyncio, "run", no_files)
+
+    async def produce(put):
+        raise AssertionError("never called")
+
+    with pytest.raises(OSError, match="too many open files"):
+        next(iterate(produce))
 
 
 def test_a_budget_of_calls_is_never_exceeded(ask_proxy, proxy):

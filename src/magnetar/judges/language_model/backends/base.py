@@ -1,8 +1,9 @@
 """What a judge needs of a language model: replies to questions, in any order, as they are finished."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from magnetar.errors import JudgeError
@@ -26,12 +27,14 @@ class Asking:
         logprobs: "auto" (where offered), "require" or "never".
         max_new_tokens: Longest reply.
         count: Takes the name of a counter and an amount to add: calls, retries, tokens_in, tokens_out.
+        enough: Set by who asks when no further question is to be begun; replies to those begun are still wanted.
     """
 
     choices: Choices
     logprobs: LogprobsUse
     max_new_tokens: int
     count: Callable[[str, float], None]
+    enough: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Backend(ABC):
             asking: How they are asked.
 
         Yields:
-            Index of a question and its reply; each index exactly once, in any order. What was yielded is final, also
-            when a later question fails.
+            Index of a question and its reply; each index exactly once, in any order, unless ``asking.enough`` was set.
+            What was yielded is final, also when a later question fails.
 
         Raises:
             JudgeError: If the model cannot be asked, or a limit is reached.

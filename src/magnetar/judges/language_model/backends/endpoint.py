@@ -121,7 +121,7 @@ class EndpointBackend(Backend):
                     reply = await self._ask(question, call)
                     answered += 1
                     put(("reply", at, reply))
-                    if call.failed is not None:
+                    if call.failed is not None or asking.enough.is_set():
                         return
             except JudgeError as error:
                 call.fail(error)

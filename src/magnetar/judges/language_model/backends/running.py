@@ -43,6 +43,8 @@ def iterate(produce: Callable[[Callable[[Item], None]], Awaitable[None]]) -> Ite
             items.put((None, error))
         else:
             items.put((None, StopIteration()))
+        finally:
+            started.set()  # also where there was no loop to start, for want of files
 
     thread = threading.Thread(target=run, name="magnetar-judge", daemon=True)
     thread.start()
@@ -56,7 +58,7 @@ def iterate(produce: Callable[[Callable[[Item], None]], Awaitable[None]]) -> Ite
             yield item  # type: ignore[misc]
     finally:
         started.wait()
-        if thread.is_alive():
+        if thread.is_alive() and cancel:
             # The loop may have closed by itself in this moment.
             with contextlib.suppress(RuntimeError):
                 cancel[0]()

@@ -146,6 +146,8 @@ class TransformersBackend(Backend):
         shared = shared if past is not None else 0
         room = 0 if probable else asking.max_new_tokens
         for batch in _batches([len(row) - shared + room for row in rows], self.tokens_per_batch):
+            if asking.enough.is_set():
+                return
             asking.count("calls", len(batch))
             asking.count("tokens_in", sum(len(rows[at]) for at in batch))
             asked = [rows[at][shared:] for at in batch]

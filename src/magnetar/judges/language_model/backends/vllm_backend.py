@@ -100,6 +100,8 @@ class VllmBackend(Backend):
             logprobs=TOP_LOGPROBS if probable else None,
         )
         for start in range(0, len(questions), CHUNK):
+            if asking.enough.is_set():
+                return
             part: Any = [[dict(turn) for turn in question] for question in questions[start : start + CHUNK]]
             outputs = self.engine.chat(part, parameters, use_tqdm=False)
             asking.count("calls", len(part))
