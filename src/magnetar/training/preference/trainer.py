@@ -105,6 +105,11 @@ class PreferenceTrainer(SavesRun):
         logits = read_pairs(model, inputs)
         loss, hits = pair_losses(logits, inputs, self.settings)
         metrics = self._metrics["train" if model.training else "eval"]
+        if not model.training:
+            # Processes repeat pairs to fill the last batch. These are left out here, and transformers' mean over
+            # batches, which counts them, is replaced.
+            hits = {name: cast(Tensor, self.accelerator.gather_for_metrics(hit)) for name, hit in hits.items()}
+            hits["loss"] = cast(Tensor, self.accelerator.gather_for_metrics(loss.detach()))
         for name, hit in hits.items():
             kept = hit[~hit.isnan()]
             metrics.add(name, float(kept.sum()), len(kept))
