@@ -33,7 +33,17 @@ FINGERPRINT = (
     "num_train_epochs",
     "max_steps",
     "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "optim",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+    "disable_dropout",
+    "use_trl",
     "seed",
+    "data_seed",
 )
 """Settings that a resumed run must share with its checkpoint, or it would not be the same run."""
 

@@ -21,7 +21,11 @@ from magnetar.training.preference.callbacks import PreferenceConsole, Preference
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.resumable import refuse_other_run
 
-__all__ = ["SavesRun", "check_resume", "digest_of"]
+__all__ = ["SavesRun", "check_resume", "digest_of", "digest_of_start"]
+
+SAMPLE = 1024
+"""Numbers of each frozen weight that tell one model from another."""
+NO_SETTING = {"base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping"}
 
 
 class SavesRun(Trainer):
@@ -31,6 +35,7 @@ class SavesRun(Trainer):
     labels: dict[str, str]
     signals: StopSignals
     data_digest: str
+    start_digest: str
 
     def set_up_run(self, settings: PreferenceConfig) -> None:
         """Attach callbacks; called at the end of a trainer's construction."""
@@ -38,6 +43,7 @@ class SavesRun(Trainer):
         # What a reader should see in place of a path or an object: "model", "dataset".
         self.labels = {}
         self.data_digest = digest_of(cast(Dataset, self.train_dataset))
+        self.start_digest = digest_of_start(cast(nn.Module, self.model))
         # Ours print one line a log and keep the bar; transformers' print dictionaries.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -136,7 +142,7 @@ class SavesRun(Trainer):
         if resume_from_checkpoint:
             found = resume_from_checkpoint
             folder = checkpoints.latest_checkpoint(run_dir) if found is True else Path(str(found))
-            check_resume(folder, self.settings, self.data_digest)
+            check_resume(folder, self.settings, self.data_digest, self.start_digest)
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
             refuse_other_run(run_dir)
@@ -160,7 +166,8 @@ class SavesRun(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 write_card(folder, self.card())
-                _write_state(folder, self.settings, self.data_digest, self.state.global_step)
+                run = {"data": self.data_digest, "start": self.start_digest}
+                _write_state(folder, self.settings, run, self.state.global_step)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             checkpoints.remove_incomplete(folder)
             kept = checkpoints.complete_checkpoints(run_dir)
@@ -187,13 +194,40 @@ def digest_of(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def check_resume(folder: Path, settings: PreferenceConfig, data_digest: str | None = None) -> None:
+def digest_of_start(model: nn.Module) -> str:
+    """Digest of what a checkpoint of a run does not hold: how an adapter is attached, and the frozen weights under it.
+
+    Args:
+        model: As it is trained.
+
+    Returns:
+        32 hexadecimal digits; of each frozen weight some numbers are looked at, spread evenly.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(model, PeftModel):
+        for name, config in sorted(model.peft_config.items()):
+            settings = {key: value for key, value in config.to_dict().items() if key not in NO_SETTING}
+            text = json.dumps(settings, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
+            digest.update(f"{name} {text}".encode())
+    for name, weight in model.named_parameters():
+        # What an adapter keeps of the head that it replaced may be random, and is not used.
+        if not weight.requires_grad and ".original_module." not in name:
+            flat = weight.detach().reshape(-1)
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            digest.update(flat[:: max(1, len(flat) // SAMPLE)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_resume(
+    folder: Path, settings: PreferenceConfig, data_digest: str | None = None, start_digest: str | None = None
+) -> None:
     """Check that a checkpoint is complete and of this run.
 
     Args:
         folder: The checkpoint.
         settings: Of the run that would go on.
         data_digest: Of its pairs; None before they are encoded.
+        start_digest: Of what it started from; None before that is loaded.
 
     Raises:
         CheckpointError: It is not.
@@ -223,10 +257,15 @@ def check_resume(folder: Path, settings: PreferenceConfig, data_digest: str | No
             f"{folder} was written while training on other pairs; resume with the same dataset, split and tokenizer, "
             "or start a new run in another output_dir"
         )
+    if start_digest is not None and known.get("start") != start_digest:
+        raise CheckpointError(
+            f"{folder} was written while training an adapter on another model, or another adapter; resume with the "
+            "same model and adapter settings, or start a new run in another output_dir"
+        )
 
 
-def _write_state(folder: Path, settings: PreferenceConfig, data_digest: str, step: int) -> None:
-    state = {"format": 1, "step": step, "preference": {**settings.fingerprint(), "data": data_digest}}
+def _write_state(folder: Path, settings: PreferenceConfig, run: dict[str, str], step: int) -> None:
+    state = {"format": 1, "step": step, "preference": {**settings.fingerprint(), **run}}
     unfinished = folder / f"{checkpoints.STATE_FILE}.part"
     unfinished.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(folder / checkpoints.STATE_FILE)  # at once: half a mark would be a mark
