@@ -47,6 +47,23 @@ def rows(*triples: tuple[str, str, float], prompts: Sequence[str] | None = None)
     }
 
 
+def test_pairs_of_one_prompt_count_as_one_in_every_interval() -> None:
+    def answers(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        return [float(response.split()[0]) for response in responses]
+
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(40, 2)).round(2)
+    single = rows(*[(f"{a} a", f"{b} b", 1.0) for a, b in scores])
+    # Each prompt five times, with other texts of the same scores.
+    fold = [(f"{a} a{'x' * i}", f"{b} b{'x' * i}", 1.0) for a, b in scores for i in range(5)]
+    fivefold = rows(*fold, prompts=[f"p{at}" for at in range(40) for _ in range(5)])
+    one, five = (evaluate_judge(ScoreFunctionJudge(answers), data, max_group=0).labels for data in (single, fivefold))
+    assert one is not None and five is not None
+    for name in ("accuracy", "brier", "cross_entropy_nats"):
+        a, b = getattr(one, name), getattr(five, name)
+        assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high))
+
+
 def test_a_judge_of_places_gains_nothing_from_chosen_standing_first() -> None:
     data = rows(*[(f"a{i}", f"b{i}", 1.0) for i in range(20)])
     found = evaluate_judge(FunctionJudge(first_always), data)

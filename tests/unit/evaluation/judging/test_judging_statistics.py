@@ -171,6 +171,24 @@ def test_intervals_of_a_correlation_are_scipys_bca() -> None:
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
 
 
+def test_intervals_of_a_figure_whose_resamples_lie_off_are_scipys_bca() -> None:
+    """A squared mean near zero: most resamples lie above it, which the correction of the bias has to undo."""
+    values = np.random.default_rng(5).normal(0.1, 1.0, 60)
+
+    def squared(weights_RN: np.ndarray) -> np.ndarray:
+        return (weights_RN @ values / weights_RN.sum(1)) ** 2
+
+    found = estimate(Statistic(squared), np.arange(60), bootstrap=20_000)
+    theirs = stats.bootstrap(
+        (values,), lambda v, axis=-1: v.mean(axis) ** 2, n_resamples=20_000, method="BCa", rng=1
+    ).confidence_interval
+    percentile = stats.bootstrap(
+        (values,), lambda v, axis=-1: v.mean(axis) ** 2, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
+    assert percentile.high - theirs.high > 0.015  # the correction is not small here
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+
+
 def test_pairs_of_one_prompt_are_drawn_together() -> None:
     values = np.random.default_rng(0).random(50)
     single = estimate(mean(values, share=True), np.arange(50))
