@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     specs = [parse_judge_spec(text) for text in (args.judge, args.against) if text != LABELS]
     if args.judge == LABELS:
         raise ConfigError("--judge is 'labels', expected a judge; labels can only be what it is held --against")
-    path = cache_path(args.cache, (args.json,))
+    path = cache_path(args.cache, (args.json,), args.pairs)
     questions = read_questions(args.pairs, args.split).limited(args.limit, args.seed)
     if isinstance(questions, GroupQuestions):
         raise DataError(f"{args.pairs} holds groups of responses, expected pairs (prompt, first, second)")

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     resampling = Resampling(args.bootstrap, args.confidence, args.seed)
     spec = parse_judge_spec(args.judge)
     baselines = {text: parse_judge_spec(text) for text in args.baseline}
-    path = cache_path(args.cache, outputs)
+    path = cache_path(args.cache, outputs, args.pairs)
     questions = None
     if args.pairs is not None:
         questions = read_questions(args.pairs, args.split).limited(args.limit, args.seed)

@@ -14,18 +14,19 @@ __all__ = ["NO_CACHE", "build_kept", "cache_path", "going_on"]
 NO_CACHE = "none"
 
 
-def cache_path(given: str | None, outputs: tuple[Path | None, ...]) -> Path | None:
+def cache_path(given: str | None, outputs: tuple[Path | None, ...], source: str | None = None) -> Path | None:
     """Where answers are kept: as given, or beside the first output; None for nowhere.
 
     Args:
         given: What the user said; "none" for no file.
         outputs: The files that the command is to write, None for those not asked for.
+        source: What the command reads; None for nothing.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: The cache is one of the outputs.
+        ConfigError: The cache is one of the outputs, or what is read.
     """
     if given is not None:
         if given == NO_CACHE:
@@ -33,6 +34,9 @@ def cache_path(given: str | None, outputs: tuple[Path | None, ...]) -> Path | No
         path = Path(given)
         if any(output is not None and output.absolute() == path.absolute() for output in outputs):
             raise ConfigError(f"cache {given!r} is also an output of this command; name another file")
+        if source is not None and Path(source).absolute() == path.absolute():
+            # It would be set aside as a damaged cache.
+            raise ConfigError(f"cache {given!r} is also the data of this command; name another file")
         return path
     beside = next((output for output in outputs if output is not None), None)
     return None if beside is None else beside.with_name(f"{beside.name}.cache.sqlite")

@@ -328,9 +328,9 @@ def _response(value: Any, where: str, column: str) -> str:
 
 
 def _trouble(row: Mapping[str, Any]) -> Literal["equal", "empty"] | None:
-    if not row["first"].strip() or not row["second"].strip():
-        return "empty"
-    return "equal" if row["first"] == row["second"] else None
+    if row["first"] == row["second"]:  # also where both are empty: there is nothing to prefer
+        return "equal"
+    return None if row["first"].strip() and row["second"].strip() else "empty"
 
 
 def _handle(trouble: str, action: Action, name: str, index: int) -> None:

@@ -212,6 +212,10 @@ def test_agreement_with_labels_and_with_another_judge(capsys: pytest.CaptureFixt
             ["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--out", "a", "--cache", "a"],
             "also an output",
         ),
+        (
+            ["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--cache", "./pairs.jsonl"],
+            "cache './pairs.jsonl' is also the data of this command",
+        ),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "groups.jsonl", "--html", "x"], "are for pairs"),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "lonely.jsonl"], "row 0: 1 responses"),
         (["agreement", "--judge", "labels", "--pairs", "pairs.jsonl"], "expected a judge"),

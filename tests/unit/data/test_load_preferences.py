@@ -119,6 +119,12 @@ def test_equal_and_empty_responses_are_counted_or_refused(caplog: pytest.LogCapt
         load_preferences(rows(prompt=["p", "q"], chosen=["a", "b"], rejected=["a", "b"]))
 
 
+def test_two_empty_responses_are_equal_and_no_pair_for_a_judge() -> None:
+    data = rows(prompt=["p", "q"], chosen=["", ""], rejected=["", "b"])
+    kept, dropped = read_preferences(data, on_empty="keep")
+    assert (kept["second"][:], dropped.equal, dropped.empty) == (["b"], 1, 0)
+
+
 def test_equal_dialogues_without_a_prompt_are_equal_rows() -> None:
     for both in (ASK + said("a"), "Why? Because."):
         other = ASK + said("b") if isinstance(both, list) else "Why? No."

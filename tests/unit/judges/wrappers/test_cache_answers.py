@@ -17,6 +17,8 @@ from magnetar.judges import (
     Symmetrized,
     build_judge,
 )
+from magnetar.judges.wrappers.keys import KEY_BYTES
+from magnetar.judges.wrappers.store import AnswerStore
 from magnetar.types import Prompt
 
 CHAT: Prompt = [{"role": "user", "content": "p"}]
@@ -191,6 +193,14 @@ def test_a_changed_function_is_asked_again(tmp_path: Path, monkeypatch: pytest.M
         answers.append(float(judge.pair_win_prob(["p"], ["a"], ["b"])[0]))
     sys.modules.pop("a_users_judge", None)
     assert answers == [0.75, 0.25]
+
+
+def test_the_first_answer_stays_where_two_processes_give_one_each(tmp_path: Path):
+    one, other = AnswerStore(tmp_path / "c"), AnswerStore(tmp_path / "c")
+    key = bytes(KEY_BYTES)
+    one.put({key: np.array([0.25])})
+    other.put({key: np.array([0.75])})
+    assert one.get([key])[key] == other.get([key])[key] == [0.25]
 
 
 @pytest.mark.parametrize("judge", [PairJudge(), CircleJudge()])
