@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from magnetar.errors import JudgeError
+from magnetar.judges.own_modules import own_imports
 
 __all__ = ["function_identity", "function_name"]
 
@@ -21,6 +22,8 @@ class _UntoldError(Exception):
 
 def function_identity(function: Callable[..., object], version: str | None) -> dict[str, Any]:
     """Name and version of a function, the text of its module, in which its helpers stand too, and what is bound to it.
+
+    Modules of the user's own that the module imports count with their text too, installed packages do not.
 
     Bound are the values of a closure, defaults, the arguments of a `functools.partial`, and the attributes of an object
     that is called or whose method is. Global variables that change while the program runs are not seen: for these, as
@@ -118,13 +121,13 @@ def _content(cell: CellType) -> object:
 
 
 def _source(value: FunctionType | type, name: str) -> str:
-    """Digest of the text of the module in which a function or class stands, and of where a function stands in it."""
+    """Digest of the module of a function or class, of what that imports, and of where a function stands in it."""
     try:
         module = inspect.getmodule(value)
         text = inspect.getsource(module or value)
     except (TypeError, OSError) as error:
         raise _UntoldError(f"the source of {name} cannot be read ({error})") from error
-    parts = [text]
+    parts = [text, *own_imports(text, getattr(module, "__package__", None) or "").values()]
     if isinstance(value, FunctionType):
         # Lambdas share a name; where it stands in the text tells those of one module apart.
         parts.append(repr(list(value.__code__.co_positions())))

@@ -195,6 +195,33 @@ def test_a_changed_function_is_asked_again(tmp_path: Path, monkeypatch: pytest.M
     assert answers == [0.75, 0.25]
 
 
+@pytest.mark.parametrize("line", ["from a_helper import C", "import a_helper", "from a_package import inner"])
+def test_a_function_whose_helper_changed_in_another_module_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "a_package").mkdir()
+    (tmp_path / "a_package" / "__init__.py").write_text("")
+    (tmp_path / "a_package" / "inner.py").write_text("from ..a_helper import C\nfrom .deep import D\nC = D\n")
+    value = {"from a_helper import C": "C", "import a_helper": "a_helper.C", "from a_package import inner": "inner.C"}
+    (tmp_path / "helped_judge.py").write_text(
+        f"{line}\n\n\ndef prefer(prompts, first, second):\n    return [{value[line]}] * len(prompts)\n"
+    )
+    (tmp_path / "a_package" / "inner.py").write_text("from .deep import D\n\nC = D\n")
+    answers = []
+    for constant in (0.75, 0.25):
+        (tmp_path / "a_helper.py").write_text(f"C = {constant}\n")
+        (tmp_path / "a_package" / "deep.py").write_text(f"D = {constant}\n")
+        for name in [name for name in sys.modules if name.startswith(("a_helper", "a_package", "helped_judge"))]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        judge = build_judge("python:helped_judge:prefer", cache=str(tmp_path / "c"), symmetrize=False)
+        answers.append(float(judge.pair_win_prob(["p"], ["a"], ["b"])[0]))
+    assert answers == [0.75, 0.25]
+
+
 def test_the_first_answer_stays_where_two_processes_give_one_each(tmp_path: Path):
     one, other = AnswerStore(tmp_path / "c"), AnswerStore(tmp_path / "c")
     key = bytes(KEY_BYTES)
