@@ -199,9 +199,10 @@ def table(found: dict[str, Any]) -> str:
         accuracy = interval(measured[name]["accuracy"])
         lines.append(f"| {shown} | {accuracy} | | | | {mean:.1%} ± {deviation:.1%} |")
     for kind, one in found["judges"].items():
-        labels = one["labels"]
+        labels, minutes = one["labels"], one["processor_minutes"]
+        cost = "" if minutes is None else f", {minutes:.0f} min of one core"
         lines.append(
-            f"| `{kind}`, SmolLM2-135M | {interval(labels['accuracy'])} | "
+            f"| `{kind}`, SmolLM2-135M{cost} | {interval(labels['accuracy'])} | "
             f"{interval(labels['baselines']['bag of words']['difference'])} | "
             f"{interval(labels['cross_entropy_nats'], percent=False)} | "
             f"{interval(labels['calibration']['error'], percent=False)} | |"

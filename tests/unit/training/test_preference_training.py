@@ -245,22 +245,25 @@ def test_what_is_too_long_is_cut_dropped_or_refused(tmp_path: Path) -> None:
         {
             "prompt": ["play a hand " * 10, "show a hand "],
             "first": ["we rock", "we rock"],
-            "second": ["they paper", "they paper"],
+            "second": ["they surely paper", "they paper"],
             "win_prob": [0.0, 0.0],
         }
     )
     tokenizer = make_tokenizer()
     cut = encode_pairs(long, tokenizer, make_config(tmp_path, kind="reward", max_length=16))
     assert (cut.cut, cut.dropped, len(cut.dataset)) == (1, 0, 2)
-    for ids, response in ((cut.dataset["first_ids"][0], "we rock"), (cut.dataset["second_ids"][0], "they paper")):
+    first, second = cut.dataset["first_ids"][0], cut.dataset["second_ids"][0]
+    for ids, response in ((first, "we rock"), (second, "they surely paper")):
         assert len(ids) <= 16
+        assert ids[0] == tokenizer.bos_token_id
         assert str(tokenizer.decode(ids)).endswith(f"{response} <eos>")
-    assert cut.dataset["first_ids"][0][:-3] == cut.dataset["second_ids"][0][:-3], "the prompt is cut alike for both"
+    assert first[:-3] == second[:-4], "the prompt is cut alike for both"
+    assert len(second) >= 14, "no more is cut than has to be"
     dropped = encode_pairs(long, tokenizer, make_config(tmp_path, kind="reward", max_length=16, on_long="drop"))
     assert (dropped.cut, dropped.dropped, len(dropped.dataset)) == (0, 1, 1)
-    with pytest.raises(DataError, match="row 0 has an input of 34 tokens, the limit is 16"):
+    with pytest.raises(DataError, match="row 0 has an input of 35 tokens, the limit is 16"):
         encode_pairs(long, tokenizer, make_config(tmp_path, kind="reward", max_length=16, on_long="error"))
-    with pytest.raises(DataError, match="all 1 pairs have inputs of more than max_length=16 tokens, up to 34"):
+    with pytest.raises(DataError, match="all 1 pairs have inputs of more than max_length=16 tokens, up to 35"):
         encode_pairs(long.select([0]), tokenizer, make_config(tmp_path, kind="reward", max_length=16, on_long="drop"))
 
 
