@@ -4,8 +4,10 @@ import math
 
 import pytest
 
-from magnetar.judges.language_model import Choices, JudgeTemplate
+from magnetar.errors import JudgeError
+from magnetar.judges.language_model import Choices, JudgeTemplate, LanguageModelJudge
 from magnetar.judges.language_model.answers import choice_of_token, verdict_of_logprobs, verdict_of_text
+from magnetar.judges.language_model.backends.base import Backend, Reply
 
 AB = Choices("A", "B")
 WORDS = Choices("first", "second", "same")
@@ -122,3 +124,31 @@ def test_behind_reasoning_the_one_line_with_the_marker_counts():
         "the reply has 2 lines"
     )
     assert verdict_of_text("Verdict: A or B", judged).win_prob is None
+
+
+class Replies(Backend):
+    """Gives one reply to every question."""
+
+    model = "replies"
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def replies(self, questions, asking):
+        yield from ((at, self.reply) for at in range(len(questions)))
+
+    def identity(self):
+        return {}
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+
+@pytest.mark.parametrize("logprob", [math.nan, 0.7, None])
+def test_numbers_that_are_no_probabilities_are_not_mended_by_the_text(logprob):
+    """The text would be read where the probabilities were merely low."""
+    low = LanguageModelJudge(Replies(Reply("**A**", {"**": -0.01, "A": -9.0})))
+    assert low.pair_win_prob(["p"], ["a"], ["b"])[0] == 1.0
+    wrong = LanguageModelJudge(Replies(Reply("**A**", {"**": logprob, "A": -9.0})))
+    with pytest.raises(JudgeError, match="expected at most 0"):
+        wrong.pair_win_prob(["p"], ["a"], ["b"])

@@ -129,6 +129,23 @@ def test_a_run_goes_on_through_damage_and_asks_only_what_was_lost(tmp_path: Path
     assert judge.stats()["cache_rebuilt"] == 1
 
 
+def test_rows_that_a_killed_process_left_in_the_write_ahead_file_are_taken_over(tmp_path: Path):
+    path = tmp_path / "c"
+    rows = {bytes([at]) * 16: np.array([at / 8]) for at in range(8)}
+    AnswerStore(path).put({key: row for key, row in rows.items() if key[0] < 4})
+    script = (
+        "import os, sys, numpy; from magnetar.judges.wrappers.store import AnswerStore; "
+        "store = AnswerStore(sys.argv[1]); "
+        "[store.put({bytes([at]) * 16: numpy.array([at / 8])}) for at in range(4, 8)]; os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == 9
+    assert Path(f"{path}-wal").stat().st_size > 0
+    content = path.read_bytes()
+    path.write_bytes(b"no database" + content[11:])
+    store, missing = opened(path, rows)
+    assert (store.rebuilt, missing) == (1, 0)
+
+
 def test_two_damages_are_kept_apart(rows, whole, tmp_path: Path):
     path = tmp_path / "cache.sqlite"
     for number in (1, 2):
