@@ -35,7 +35,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, logg
 
 from magnetar.data.prompts import prompt_text
 from magnetar.judges import Judge, build_judge
-from magnetar.judges.pairwise import DEFAULT_TEMPLATE
+from magnetar.judges.models.pairwise import DEFAULT_TEMPLATE
 from magnetar.judges.prompts import response_text
 from magnetar.modeling.general_preference import skew_score, unit_length
 from magnetar.modeling.loading import demo_model_folder

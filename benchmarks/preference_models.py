@@ -26,7 +26,7 @@ from magnetar.data import load_preferences, split_preferences
 from magnetar.data.splits import prompt_key
 from magnetar.evaluation.judging import evaluate_judge
 from magnetar.judges import build_judge
-from magnetar.judges.card import CARD_FILE, read_card
+from magnetar.judges.models.card import CARD_FILE, read_card
 from magnetar.training import checkpoints
 from magnetar.training.preference import PreferenceConfig, PreferenceTrainer
 from magnetar.training.preference.models import load_for_training

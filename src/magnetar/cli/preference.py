@@ -218,7 +218,7 @@ def _resume_folder(args: "PreferenceConfig", folder: Path) -> str | None:
 
 def _check_start(model: str, kind: str) -> None:
     """Refuse to go on from a judge of another kind, whose head would mean something else."""
-    from magnetar.judges.card import CARD_FILE, read_card
+    from magnetar.judges.models.card import CARD_FILE, read_card
 
     card = read_card(model) if (Path(model) / CARD_FILE).is_file() else None
     if card is not None and card.kind != kind:

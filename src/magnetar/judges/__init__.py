@@ -18,11 +18,11 @@ from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judg
 from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
 
 if TYPE_CHECKING:
-    from magnetar.judges.general import GeneralPreferenceJudge
     from magnetar.judges.language_model import LanguageModelJudge
-    from magnetar.judges.pairwise import PairwiseModelJudge
+    from magnetar.judges.models.general import GeneralPreferenceJudge
+    from magnetar.judges.models.pairwise import PairwiseModelJudge
+    from magnetar.judges.models.scalar import RewardModelJudge
     from magnetar.judges.panel import PanelJudge
-    from magnetar.judges.scalar import RewardModelJudge
 
 __all__ = [
     "JUDGE_KINDS",
@@ -52,11 +52,11 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
-    "GeneralPreferenceJudge": "magnetar.judges.general",
+    "GeneralPreferenceJudge": "magnetar.judges.models.general",
     "LanguageModelJudge": "magnetar.judges.language_model",
-    "PairwiseModelJudge": "magnetar.judges.pairwise",
+    "PairwiseModelJudge": "magnetar.judges.models.pairwise",
     "PanelJudge": "magnetar.judges.panel",
-    "RewardModelJudge": "magnetar.judges.scalar",
+    "RewardModelJudge": "magnetar.judges.models.scalar",
 }
 
 

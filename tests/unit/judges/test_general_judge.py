@@ -8,8 +8,8 @@ from tiny_classifiers import logit_of, make_model, make_tokenizer
 
 from magnetar.errors import JudgeError
 from magnetar.judges import GeneralPreferenceJudge, cyclic_triple_share
-from magnetar.judges.classifier import SequenceClassifier
 from magnetar.judges.comparisons import compare_by
+from magnetar.judges.models.classifier import SequenceClassifier
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])

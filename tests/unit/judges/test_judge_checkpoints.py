@@ -24,8 +24,8 @@ from magnetar.judges import (
     build_judge,
     parse_judge_spec,
 )
-from magnetar.judges.card import CARD_FILE, JudgeCard, write_card
-from magnetar.judges.classifier import SequenceClassifier
+from magnetar.judges.models.card import CARD_FILE, JudgeCard, write_card
+from magnetar.judges.models.classifier import SequenceClassifier
 
 PROMPTS = ["ask what ", "one two "]
 RESPONSES = ["a b c d e", "best answer !"]

@@ -89,7 +89,7 @@ def test_a_models_identity_is_that_of_its_files_wherever_they_lie(kind: str, tmp
 
 def test_weights_changed_in_memory_change_the_identity():
     from magnetar.judges import RewardModelJudge
-    from magnetar.judges.classifier import SequenceClassifier
+    from magnetar.judges.models.classifier import SequenceClassifier
 
     tokenizer = make_tokenizer(chat=True)
     model = make_model("llama", tokenizer)

@@ -8,8 +8,8 @@ from tiny_classifiers import logit_of, make_model, make_tokenizer
 
 from magnetar.errors import JudgeError
 from magnetar.judges import PairwiseModelJudge, RewardModelJudge, build_judge, parse_judge_spec
-from magnetar.judges.classifier import SequenceClassifier
-from magnetar.judges.fitting import GAP, Question, cut_prompt, cut_response, fit_questions
+from magnetar.judges.models.classifier import SequenceClassifier
+from magnetar.judges.models.fitting import GAP, Question, cut_prompt, cut_response, fit_questions
 
 CHAT = [
     {"role": "system", "content": "be kind"},

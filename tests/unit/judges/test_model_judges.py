@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 from magnetar.errors import JudgeError
 from magnetar.judges import PairwiseModelJudge, RewardModelJudge, Symmetrized, build_judge
-from magnetar.judges.classifier import SequenceClassifier
+from magnetar.judges.models.classifier import SequenceClassifier
 
 PROMPTS = ["ask what is the best ?", "one two three", [{"role": "user", "content": "four five ?"}]]
 RESPONSES = [

@@ -9,7 +9,7 @@ from tiny_classifiers import DECODERS, ENCODERS, WORDS, logit_of, make_model, ma
 
 from magnetar.errors import JudgeError
 from magnetar.judges import GeneralPreferenceJudge, PairwiseModelJudge, RewardModelJudge, Symmetrized
-from magnetar.judges.classifier import SequenceClassifier
+from magnetar.judges.models.classifier import SequenceClassifier
 from magnetar.modeling.classifiers import even_length
 
 LETTERS = WORDS[10:18]

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from magnetar.errors import JudgeError
 from magnetar.judges import build_judge
-from magnetar.judges.card import read_card
-from magnetar.judges.pairwise import DEFAULT_TEMPLATE
+from magnetar.judges.models.card import read_card
+from magnetar.judges.models.pairwise import DEFAULT_TEMPLATE
 from magnetar.training.preference import PreferenceTrainer
 
 PAIRS = cyclic_pairs(18, 7)

@@ -95,7 +95,7 @@ def _check_backend(spec: JudgeSpec, backend: str) -> None:
         if not isinstance(options.get("engine_options", {}), dict):
             raise JudgeError(f"judge {str(spec)!r}: engine_options is not a mapping of arguments of vllm.LLM")
     if spec.target != "demo":
-        from magnetar.judges.classifier import check_model_source
+        from magnetar.judges.models.classifier import check_model_source
 
         check_model_source(spec.target or "")
 

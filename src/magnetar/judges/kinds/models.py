@@ -4,9 +4,9 @@ from pathlib import Path
 
 from magnetar.errors import JudgeError, unknown_name
 from magnetar.judges.base import Judge
-from magnetar.judges.card import card_of_kind, read_card
 from magnetar.judges.function import check_temperature
 from magnetar.judges.kinds.kind import JudgeKind, JudgeSpec, check_number, check_true_or_false
+from magnetar.judges.models.card import card_of_kind, read_card
 from magnetar.judges.wrappers import Symmetrized
 
 __all__ = ["KINDS"]
@@ -16,7 +16,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 
 
 def _check(spec: JudgeSpec) -> None:
-    from magnetar.judges.classifier import ON_LONG, check_model_source
+    from magnetar.judges.models.classifier import ON_LONG, check_model_source
 
     if "temperature" in spec.options:
         check_number(spec, "temperature")
@@ -33,13 +33,13 @@ def _check(spec: JudgeSpec) -> None:
     if Path(spec.target or "").expanduser().is_dir():
         card_of_kind(spec.target or "", spec.kind)  # a card on the Hub is read with the model
     if spec.options.get("template") is not None:
-        from magnetar.judges.pairwise import check_template
+        from magnetar.judges.models.pairwise import check_template
 
         check_template(spec.options["template"])
 
 
 def _build_scalar(spec: JudgeSpec) -> Judge:
-    from magnetar.judges.scalar import RewardModelJudge
+    from magnetar.judges.models.scalar import RewardModelJudge
 
     return RewardModelJudge.from_pretrained(
         spec.target or "", lower_is_better=spec.kind == "cost", name=str(spec), **spec.options
@@ -47,13 +47,13 @@ def _build_scalar(spec: JudgeSpec) -> Judge:
 
 
 def _build_general(spec: JudgeSpec) -> Judge:
-    from magnetar.judges.general import GeneralPreferenceJudge
+    from magnetar.judges.models.general import GeneralPreferenceJudge
 
     return GeneralPreferenceJudge.from_pretrained(spec.target or "", name=str(spec), **spec.options)
 
 
 def _build_pairwise(spec: JudgeSpec) -> Judge:
-    from magnetar.judges.pairwise import PairwiseModelJudge
+    from magnetar.judges.models.pairwise import PairwiseModelJudge
 
     options = dict(spec.options)
     symmetrize = options.pop("symmetrize", True)
@@ -63,7 +63,7 @@ def _build_pairwise(spec: JudgeSpec) -> Judge:
 
 def _of_card(spec: JudgeSpec) -> JudgeSpec:
     """The spec of the kind that a model's card names."""
-    from magnetar.judges.classifier import check_model_source
+    from magnetar.judges.models.classifier import check_model_source
 
     check_model_source(spec.target or "")
     card = read_card(spec.target or "")

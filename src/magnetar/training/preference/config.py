@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from magnetar.errors import ConfigError, JudgeError, unknown_name
-from magnetar.judges.card import KINDS_OF_MODEL
+from magnetar.judges.models.card import KINDS_OF_MODEL
 
 __all__ = ["FINGERPRINT", "PreferenceConfig"]
 
@@ -125,7 +125,7 @@ class PreferenceConfig(TrainingArguments):
         """What a pairwise model reads; None for other kinds."""
         if self.kind != "pairwise":
             return None
-        from magnetar.judges.pairwise import DEFAULT_TEMPLATE
+        from magnetar.judges.models.pairwise import DEFAULT_TEMPLATE
 
         return self.template if self.template is not None else DEFAULT_TEMPLATE
 
@@ -154,7 +154,7 @@ class PreferenceConfig(TrainingArguments):
             if not (math.isfinite(self.temperature) and self.temperature > 0):
                 raise ConfigError(f"temperature is {self.temperature}, expected a positive number")
         if self.template is not None:
-            from magnetar.judges.pairwise import check_template
+            from magnetar.judges.models.pairwise import check_template
 
             try:
                 check_template(self.template)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from magnetar.data.prompts import prompt_text
 from magnetar.errors import DataError, JudgeError
-from magnetar.judges.fitting import Question, fit_questions
+from magnetar.judges.models.fitting import Question, fit_questions
 from magnetar.judges.prompts import response_text
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.reading import lay_out_pairs, pad_pairs

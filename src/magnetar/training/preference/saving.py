@@ -14,7 +14,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 import magnetar
 from magnetar.errors import CheckpointError
-from magnetar.judges.card import JudgeCard, write_card
+from magnetar.judges.models.card import JudgeCard, write_card
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.preference.callbacks import PreferenceConsole, PreferenceFiles

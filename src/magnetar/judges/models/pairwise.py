@@ -10,9 +10,9 @@ from scipy.special import expit
 from magnetar.data.prompts import prompt_text
 from magnetar.errors import JudgeError
 from magnetar.judges.base import Judge, collect
-from magnetar.judges.card import card_of_kind
 from magnetar.judges.checks import FloatArray, IndexArray
-from magnetar.judges.classifier import SequenceClassifier, reading_summary
+from magnetar.judges.models.card import card_of_kind
+from magnetar.judges.models.classifier import SequenceClassifier, reading_summary
 from magnetar.types import Prompt
 
 __all__ = ["DEFAULT_TEMPLATE", "PairwiseModelJudge"]

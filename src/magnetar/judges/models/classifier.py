@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from magnetar.errors import JudgeError, ModelError, unknown_name
 from magnetar.judges.checks import FloatArray, IndexArray, short_text
-from magnetar.judges.fitting import Question, fit_questions
+from magnetar.judges.models.fitting import Question, fit_questions
 from magnetar.modeling.classifier_files import ClassifierSource, digest_of_model, load_classifier
 from magnetar.modeling.classifiers import even_length, read_padded, read_rows, tree_obstacle
 from magnetar.modeling.token_trees import RowPlan, TokenArray, plan_rows

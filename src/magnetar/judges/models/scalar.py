@@ -5,10 +5,10 @@ from typing import Any
 
 from magnetar.errors import JudgeError
 from magnetar.judges.base import collect
-from magnetar.judges.card import card_of_kind
 from magnetar.judges.checks import FloatArray, IndexArray
-from magnetar.judges.classifier import SequenceClassifier, reading_summary
 from magnetar.judges.function import check_temperature
+from magnetar.judges.models.card import card_of_kind
+from magnetar.judges.models.classifier import SequenceClassifier, reading_summary
 from magnetar.judges.pointwise import ScalarJudge
 from magnetar.judges.prompts import response_text
 from magnetar.types import Prompt
