@@ -19,7 +19,7 @@ from magnetar.types import Message, Prompt
 
 __all__ = ["LanguageModelJudge"]
 
-FIT_ATTEMPTS = 4
+FIT_ATTEMPTS = 16
 """How often a question is cut again because its parts together have more tokens than one by one."""
 
 
@@ -160,7 +160,8 @@ class LanguageModelJudge(Judge):
             excess = self.backend.count_question(question) - limit
             if excess <= 0:
                 return question, True
-            budget -= excess
+            # At least one token less of each text that is cut, or rounding might leave all as they are.
+            budget = min(budget - excess, sum(min(length, share - 1) for length in lengths))
         raise JudgeError(
             f"judge {self.name!r}: max_length = {limit} tokens leaves no room for the texts beside the question of "
             f"template {self.template.name!r}; raise max_length or shorten the template"

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from typing import Any
 
 import pytest
 from llm_tiny_model import letter_tokenizer
@@ -175,6 +176,31 @@ def test_long_responses_are_cut_from_the_middle_alike_in_both_orders_and_counted
         assert sum(len(turn["content"]) for turn in asked) + 32 <= 2500
         assert "begin xxx" in text and "xxx end" in text and CUT in text and short in text
     assert sorted(question[1]["content"]) == sorted(turned[1]["content"])
+
+
+class Counting(Silent):
+    """Counts as a real tokenizer does: the parts of a question together have more tokens than one by one."""
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        super().__init__(limit=limit)
+        self.tokenizer = tokenizer
+
+    def count_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def count_question(self, question) -> int:
+        encoded = self.tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=True)
+        return len(encoded["input_ids"])
+
+
+@pytest.mark.parametrize("seed", [*range(4), 15, 17])
+def test_three_long_texts_are_cut_to_the_limit_whatever_rounding_does(seed: int, demo_tokenizer):
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "12345", "ünïcödé", "漢字"]
+    draw = random.Random(seed)
+    texts = [" ".join(draw.choices(words, k=draw.randint(200, 400))) for _ in range(3)]
+    backend = Counting(demo_tokenizer, 700)
+    question = LanguageModelJudge(backend).question(*texts)
+    assert 700 - 40 < backend.count_question(question) <= 700
 
 
 def test_a_question_that_cannot_be_cut_short_enough_is_one_clear_error():
