@@ -90,8 +90,9 @@ class Judge(ABC):
         self._count("comparisons", len(prompts))
         answered = np.zeros(len(prompts), dtype=bool)
         for index, answer in self._iter_pair_win_prob(prompts, first, second):
-            asked = [prompts[at] for at in index]
-            checked = self._validated(answer, asked, [first[at] for at in index], [second[at] for at in index])
+            places = [int(at) for at in index]
+            asked = [prompts[at] for at in places]
+            checked = self._validated(answer, asked, [first[at] for at in places], [second[at] for at in places])
             mark_answered(answered, index, self.name)
             self._count_masked(checked)
             yield np.asarray(index, dtype=np.intp), checked
