@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from datasets import Dataset, DatasetDict, Features, Value
 
-from magnetar.data.prompts import checked_prompt, prompt_categories, prompt_form
+from magnetar.data.prompts import before_responses, checked_prompt, prompt_categories, prompt_form
 from magnetar.data.sources import read_source, source_name
 from magnetar.errors import DataError
 from magnetar.types import Prompt
@@ -224,7 +224,7 @@ class _RowReader:
         from trl.data_utils import extract_prompt  # its import takes seconds, and only implicit prompts need it
 
         found: Any = extract_prompt({"chosen": first, "rejected": second})
-        return found["prompt"], found["chosen"], found["rejected"]
+        return before_responses(found["prompt"], found["chosen"], found["rejected"])
 
     def _win_prob(self, values: Mapping[str, Any], where: str) -> float:
         if self.label is None:

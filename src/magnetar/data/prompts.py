@@ -18,6 +18,26 @@ __all__ = ["limit_prompt_length", "load_prompts", "prompt_text", "render_prompts
 
 _USUAL_NAMES = ("instruction", "question", "query", "input", "text", "messages", "prompts", "conversations")
 
+_ASSISTANT_MARKS = (
+    "\nAssistant:",
+    "\nassistant:",
+    "### Assistant:",
+    "### Response:",
+    "<|assistant|>",
+    "<|im_start|>assistant\n",
+    "[/INST]",
+)
+_USER_MARKS = (
+    "\nHuman:",
+    "\nUser:",
+    "\nuser:",
+    "### Human:",
+    "### Instruction:",
+    "<|user|>",
+    "<|im_start|>user",
+    "[INST]",
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -214,7 +234,34 @@ def _prompt_of_pair(row: Any, index: int, name: str) -> Any:
         raise DataError(
             f"{name}, row {index}: 'chosen' or 'rejected' is empty and there is no prompt of its own; remove the row"
         )
-    return cast(dict[str, Any], maybe_extract_prompt(row))["prompt"]
+    found = cast(dict[str, Any], maybe_extract_prompt(row))
+    if row.get("prompt"):
+        return found["prompt"]
+    return before_responses(found["prompt"], found["chosen"], found["rejected"])[0]
+
+
+def before_responses(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
+    """Give back to both responses the words that they begin with alike.
+
+    A prompt that is found as what two texts share would end with them, and the same dialogue would have another prompt
+    in each of its pairs. Where a mark of the assistant's turn says where the responses begin, they begin there.
+
+    Args:
+        prompt: What both texts share; chat turns are left as they are.
+        chosen: The rest of the first.
+        rejected: The rest of the second.
+
+    Returns:
+        Prompt, first and second response.
+    """
+    if not isinstance(prompt, str):
+        return prompt, chosen, rejected
+    ends = [(at + len(mark)) for mark in _ASSISTANT_MARKS if (at := prompt.rfind(mark)) >= 0]
+    end = max(ends, default=len(prompt))
+    shared = prompt[end:]
+    if any(mark in shared for mark in _USER_MARKS):  # the texts part in the middle of what the user says
+        return prompt, chosen, rejected
+    return prompt[:end], shared + chosen, shared + rejected
 
 
 def checked_prompt(value: Any, row: int, name: str) -> Prompt:

@@ -252,3 +252,18 @@ def test_a_holdout_must_leave_something() -> None:
     for value in (0, -1, float("nan")):
         with pytest.raises(DataError, match="expected a number of rows"):
             split_preferences(pairs(10, 2), value, 0)
+
+
+def test_responses_that_begin_alike_leave_no_words_in_the_prompt() -> None:
+    dialogue = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: May I?\n\nAssistant:"
+    rows = {
+        "chosen": [dialogue + " I think so.", dialogue + " Yes."],
+        "rejected": [dialogue + " I think not.", dialogue + " No."],
+    }
+    found = load_preferences(Dataset.from_dict(rows))
+    assert set(found["prompt"]) == {dialogue}
+    assert list(found["first"]) == [" I think so.", " Yes."] and list(found["second"]) == [" I think not.", " No."]
+    assert set(load_prompts(Dataset.from_dict(rows))["prompt"]) == {dialogue}
+    # Texts that part in the middle of a question have no responses that could be told from it.
+    odd = {"chosen": [dialogue + " Yes.\n\nHuman: Why so?"], "rejected": [dialogue + " Yes.\n\nHuman: Why not?"]}
+    assert load_prompts(Dataset.from_dict(odd))["prompt"][0].startswith(dialogue + " Yes.\n\nHuman:")

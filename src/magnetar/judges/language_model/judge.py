@@ -19,6 +19,8 @@ from magnetar.types import Message, Prompt
 
 __all__ = ["LanguageModelJudge"]
 
+READING_VERSION = 1
+"""To be raised whenever questions are cut or marked off, or replies read, in another way: kept answers are then old."""
 FIT_ATTEMPTS = 16
 """How often a question is cut again because its parts together have more tokens than one by one."""
 
@@ -253,6 +255,7 @@ class LanguageModelJudge(Judge):
 
     def _identity(self) -> Mapping[str, Any]:
         return {
+            "reading": READING_VERSION,
             "backend": dict(self.backend.identity()),
             "template": self.template.identity(),
             # The whole wording, so that a change of the defence is a change of the judge.

@@ -49,6 +49,7 @@ LOCAL = {"kind": "llm", "model": "m", "base_url": "http://localhost:1/v1"}
         ({"version": 2}, "version = 2, expected text"),
         ({"device": "cuda"}, "device has no effect with backend 'endpoint', only with 'transformers'"),
         ({"temprature": 0.0}, "did you mean 'temperature'"),
+        ({"api_key_env": "sk-abc123456789"}, "api_key_env is not the name of an environment variable"),
         ({"api_key_env": "NO_SUCH_VARIABLE_HERE"}, "NO_SUCH_VARIABLE_HERE, which is to hold the key"),
     ],
 )

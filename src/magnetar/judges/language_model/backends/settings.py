@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from magnetar.errors import JudgeError, MissingDependencyError
 __all__ = ["EndpointSettings", "check_endpoint"]
 
 OPENAI_URL = "https://api.openai.com/v1"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _log = logging.getLogger(__name__)
@@ -78,6 +80,12 @@ class EndpointSettings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise JudgeError(f"{name} = {value!r}, expected text")
+        if self.api_key_env is not None and not VARIABLE.fullmatch(self.api_key_env):
+            # Not repeated: it may be the key itself.
+            raise JudgeError(
+                "api_key_env is not the name of an environment variable (letters, digits and _); put the key into a "
+                "variable and give the variable's name, never the key"
+            )
         if self.extra_body is not None:
             _check_extra_body(self.extra_body)
         _check_url(self.url)
