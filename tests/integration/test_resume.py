@@ -1,11 +1,16 @@
 """Resuming a run gives exactly the run that was never interrupted."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import assert_identical, make_trainer, metrics_without_times, read_lines, snapshot
+import torch
+from peft import get_peft_model
+from tiny_runs import GAME, assert_identical, lora, make_trainer, metrics_without_times, read_lines, snapshot
+
+from magnetar.errors import CheckpointError
 
 # name: (settings, the steps to resume from)
 RUNS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -87,3 +92,16 @@ def test_resuming_inside_a_prediction_is_bit_identical(tmp_path: Path, run: str,
         resumed = make_trainer(folder, **settings)
         resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
         assert_identical(snapshot(resumed), expected)
+
+
+@pytest.mark.parametrize("change", ["base", "adapter"])
+def test_a_run_is_not_continued_on_another_model(tmp_path: Path, change: str) -> None:
+    make_trainer(tmp_path, with_lora=True, save_strategy="steps", save_steps=1, max_steps=2).train()
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4}
+    if change == "base":
+        other = make_trainer(tmp_path, with_lora=True, model=GAME.model(1, dtype=torch.float32), **settings)
+    else:
+        adapted = get_peft_model(GAME.model(0, dtype=torch.float32), replace(lora(), lora_alpha=16))
+        other = make_trainer(tmp_path, model=adapted, **settings)
+    with pytest.raises(CheckpointError, match="another model, or with other adapter settings"):
+        other.train(resume_from_checkpoint=True)

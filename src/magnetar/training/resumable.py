@@ -32,6 +32,7 @@ class ResumableTrainer(Trainer):
 
     roles: Roles
     plan: StreamPlan
+    start_digest: str
     signals: StopSignals
     prediction: OpponentPrediction
     magnet_moves: list[int]
@@ -142,6 +143,11 @@ class ResumableTrainer(Trainer):
                     f"{state['update']}; resume with the same dataset, num_train_epochs and max_steps, or start a new "
                     "run in another output_dir"
                 )
+            if state.get("start", self.start_digest) != self.start_digest:  # older checkpoints do not say
+                raise CheckpointError(
+                    f"{folder} was written while training another model, or with other adapter settings; resume with "
+                    "the same model and peft_config, or start a new run in another output_dir"
+                )
             self.magnet_moves = list(state["magnet_moves"])
             if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
                 self._saved_step = state["step"]
@@ -182,6 +188,7 @@ class ResumableTrainer(Trainer):
                     "step": self.state.global_step,
                     "update": self.state.global_step // self.plan.inner_epochs,
                     "magnet_moves": self.magnet_moves,
+                    "start": self.start_digest,
                     "played": checkpoints.played(self.plan, self.state.global_step // self.plan.inner_epochs),
                 }
                 checkpoints.write_state(folder, self.settings, counters)

@@ -37,6 +37,7 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
+from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
 from magnetar.types import RolloutBatch
 
@@ -128,6 +129,7 @@ class NashTrainer(ResumableTrainer):
 
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
         model = prepare_model(model, peft_config, args)
+        self.start_digest = digest_of_start(model)  # before roles are further adapters of it
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
