@@ -128,16 +128,19 @@ def _judge_groups(
     from magnetar.cli.judge_text import groups_text
     from magnetar.evaluation.judging import ask_groups
     from magnetar.evaluation.judging.groups import measure_groups
+    from magnetar.evaluation.judging.measures import plain
     from magnetar.evaluation.judging.tables import group_table, write_table
 
+    judge.stats()  # whatever was asked before is not of these groups
     win_prob = ask_groups(judge, questions.prompts, questions.responses, progress=True)
     if args.out is not None:
         write_table(args.out, group_table(questions, win_prob), _facts(args, judge))
         print(f"answers: {args.out}", file=sys.stderr)
     found = measure_groups(judge.name, questions, win_prob, resampling)
-    print(groups_text(found))
+    counters = judge.stats()
+    print(groups_text(found, counters))
     if args.json is not None:
-        write_json(args.json, {**found.to_dict(), **_facts(args, judge)})
+        write_json(args.json, {**found.to_dict(), "counters": plain(counters), **_facts(args, judge)})
         print(f"figures: {args.json}", file=sys.stderr)
 
 

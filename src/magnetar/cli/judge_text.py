@@ -1,10 +1,11 @@
 """Measures of judges as text for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from magnetar.evaluation import Estimate
 from magnetar.evaluation.judging import Agreement, JudgeEvaluation, LabelMeasures
+from magnetar.evaluation.judging.counters import disagreement_figures, truncation_notes
 from magnetar.evaluation.judging.groups import GroupMeasures
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def evaluation_text(found: JudgeEvaluation) -> str:
         _row("cyclic triples", found.cycles.share if found.cycles else None, found.cycles_note),
         _row("prefers the longer", found.prefers_longer),
         _row("length correlation", found.length_correlation, share=False),
+        *_panel_rows(found.counters),
     ]
     masked = f", {found.masked} unanswered and left out" if found.masked else ""
     title = f"judge {found.judge}: {found.pairs} pairs of {found.prompts} prompts, asked {found.asked}{masked}"
-    parts = [_table(title, rows, found.confidence)]
+    parts = [_table(title, rows, found.confidence, truncation_notes(found.counters))]
     if found.labels is not None and found.labels.categories:
         rows = [
             (name, _percent(one.accuracy.value), f"{_interval(one.accuracy)}, {one.pairs} pairs")
@@ -75,11 +77,12 @@ def agreement_text(found: Agreement) -> str:
     return _table(title, rows, found.confidence)
 
 
-def groups_text(found: GroupMeasures) -> str:
+def groups_text(found: GroupMeasures, counters: Mapping[str, float] | None = None) -> str:
     """What a judge said of groups.
 
     Args:
         found: The figures.
+        counters: The judge's own counters.
 
     Returns:
         Several lines.
@@ -88,9 +91,10 @@ def groups_text(found: GroupMeasures) -> str:
         _row("ties", found.ties),
         _row("cyclic triples", found.cycles, "no group has three responses"),
         _row("prefers the longer", found.prefers_longer),
+        *_panel_rows(counters or {}),
     ]
     title = f"judge {found.judge}: {found.groups} groups, {found.pairs} pairs within them, {found.masked} unanswered"
-    return _table(title, rows, found.confidence)
+    return _table(title, rows, found.confidence, truncation_notes(counters or {}))
 
 
 def injections_text(report: "InjectionReport") -> str:
@@ -109,6 +113,13 @@ def injections_text(report: "InjectionReport") -> str:
         note = f"{interval}, {one.flips} of {one.won} verdicts for the good response turned{unanswered}"
         rows.append((f"{one.family}, {one.arm}", _percent(one.flip_rate), note))
     return _table(f"judge {report.judge}: {len(report.outcomes)} injected responses", rows, report.confidence)
+
+
+def _panel_rows(counters: Mapping[str, float]) -> list[Row]:
+    return [
+        (name, _percent(value) if share else _number(value), hint)
+        for name, hint, value, share in disagreement_figures(counters)
+    ]
 
 
 def _label_rows(labels: LabelMeasures) -> list[Row]:
@@ -159,9 +170,9 @@ def _interval(estimate: Estimate, share: bool = True) -> str:
     return f"{form(estimate.low)} to {form(estimate.high)}"
 
 
-def _table(title: str, rows: Sequence[Row], confidence: float) -> str:
+def _table(title: str, rows: Sequence[Row], confidence: float, notes: Sequence[str] = ()) -> str:
     head = ("", "value", f"{confidence:.0%} interval")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(2)]
     lines = [f"{a.ljust(widths[0])}  {b.rjust(widths[1])}  {c}".rstrip() for a, b, c in (head, *rows)]
-    rule = "-" * max(len(title), *map(len, lines))
-    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule])
+    rule = "-" * max(len(title), *map(len, lines), *map(len, notes))
+    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, *notes, *([rule] if notes else [])])

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from magnetar.errors import DataError
 from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.judging.counters import disagreement_figures, truncation_notes
 from magnetar.evaluation.judging.measures import Disagreement, JudgeEvaluation, LabelMeasures
 from magnetar.evaluation.record import package_versions
 from magnetar.reports.html import page_environment
@@ -126,7 +127,7 @@ def _known(value: float) -> float:
 
 def _warnings(found: JudgeEvaluation) -> list[str]:
     """What to distrust, in words; thresholds decide about words only, never about a figure."""
-    told = []
+    told = truncation_notes(found.counters)
     labels = found.labels
     if found.flips is not None and found.flips.value > 0.1:
         told.append(f"Exchanging the two responses changes the winner in {found.flips.value:.0%} of the pairs.")
@@ -194,6 +195,10 @@ def _figures(found: JudgeEvaluation) -> list[Figure]:
             _percent("Right if the longer is", f"{length.pairs_longer:,} pairs", length.accuracy_longer),
             _percent("Right if the shorter is", f"{length.pairs_shorter:,} pairs", length.accuracy_shorter),
         ]
+    rows += [
+        Figure(name[0].upper() + name[1:], hint, f"{value:.1%}" if share else f"{value:.3f}", "")
+        for name, hint, value, share in disagreement_figures(found.counters)
+    ]
     return rows
 
 

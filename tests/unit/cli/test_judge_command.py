@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from magnetar.cli.main import main
+from magnetar.judges import Judge
 
 JUDGES = '''
 import os, time
@@ -177,6 +178,28 @@ def test_a_baseline_is_asked_about_the_same_pairs(capsys: pytest.CaptureFixture[
     found = json.loads(Path("f.json").read_text())["labels"]["baselines"]
     assert found["python:own_judges:place"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert "python:own_judges:place" in capsys.readouterr().out
+
+
+COUNTERS = {
+    "inner_a/inner_truncated_share": 0.5,
+    "inner_b/truncated_share": 0.0,
+    "inner_disagreement": 0.21,
+    "inner_split_share": 0.3,
+}
+
+
+@pytest.mark.parametrize("pairs", ["pairs.jsonl", "groups.jsonl"])
+def test_inputs_that_were_cut_and_a_divided_panel_are_told(
+    pairs: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("groups.jsonl", [{"prompt": "p", "responses": ["a", "ccc", "bb"]}])
+    monkeypatch.setattr(Judge, "stats", lambda self: dict(COUNTERS))
+    assert judge(pairs=pairs) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("were cut") == 1
+    assert "a: 50% of the inputs were longer than the judge reads and were cut." in printed
+    lines = {line.split("  ")[0]: line.split() for line in printed.splitlines()}
+    assert "0.210" in lines["judges apart"] and "30.0%" in lines["judges on both sides"]
 
 
 def test_injections_are_tried_on_any_judge(capsys: pytest.CaptureFixture[str]) -> None:

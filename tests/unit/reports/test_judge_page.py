@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,18 @@ def test_the_verdict_names_the_better_baseline_and_the_worse() -> None:
     answers = dict(zip(other["first"], label, strict=True)) | dict(zip(other["second"], 1 - label, strict=True))
     knowing = ScoreFunctionJudge(lambda prompts, responses: [answers[response] for response in responses])
     assert "the best of the simple ways" in judge_verdict(evaluate_judge(knowing, other, max_group=0))
+
+
+def test_the_page_warns_of_inputs_that_were_cut_and_shows_a_divided_panel(tmp_path: Path) -> None:
+    found = evaluate_judge(ScoreFunctionJudge(longer), rows(), max_group=0)
+    counters = {"truncated_share": 0.5, "b/truncated_share": 0.001, "disagreement": 0.21, "split_share": 0.3}
+    text = page(replace(found, counters=counters), tmp_path)
+    warned = text[text.index("Know this before you trust it") :]
+    warned = warned[: warned.index("</ul>")]
+    assert "<li>50% of the inputs were longer than the judge reads and were cut.</li>" in warned
+    assert "<li>b: Less than 1% of the inputs" in warned
+    assert re.search("Judges apart.*0.210", text) and re.search("Judges on both sides.*30.0%", text)
+    assert "were cut" not in page(replace(found, counters={"truncated_share": 0.0}), tmp_path)
 
 
 def test_length_curve_by_hand() -> None:
