@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
-from tiny_preferences import cyclic_pairs, lora, make_config, make_model, make_tokenizer
+from tiny_preferences import cyclic_pairs, lora, make_config, make_model, make_tokenizer, make_trainer
 
 from magnetar.errors import CheckpointError
 from magnetar.training.preference import PreferenceTrainer
@@ -58,3 +59,23 @@ def test_the_random_head_that_the_checkpoint_replaces_does_not_matter(run: Path)
     resumed = trainer(run, adapter=lora(), head_seed=5)
     resumed.train(resume_from_checkpoint=str(run / "checkpoint-1"))
     assert resumed.state.global_step == 2
+
+
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_a_finished_run_that_is_resumed_is_loaded_and_trains_nothing(with_lora: bool, tmp_path: Path) -> None:
+    settings: dict[str, Any] = SETTINGS | {"max_steps": 4, "save_steps": 2, "with_lora": with_lora}  # 10 steps an epoch
+    pairs = cyclic_pairs(40, 0)
+    first = make_trainer(tmp_path, pairs, **settings)
+    first.train()
+    trained: dict[str, torch.Tensor] = first.model.state_dict()  # type: ignore[union-attr]
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    for _ in range(2):
+        again = make_trainer(tmp_path, pairs, **settings)
+        weights: dict[str, torch.Tensor] = again.model.state_dict()  # type: ignore[union-attr]
+        assert any(not torch.equal(weights[name], tensor) for name, tensor in trained.items())
+        again.train(resume_from_checkpoint=True)
+        assert again.state.global_step == 4
+        for name, tensor in again.model.state_dict().items():  # type: ignore[union-attr]
+            torch.testing.assert_close(tensor, trained[name], atol=0, rtol=0)
+        assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+        assert (tmp_path / "metrics.jsonl").read_text() == lines

@@ -123,7 +123,7 @@ class SavesRun(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """Train; see `transformers.Trainer.train`.
+        """Train; see `transformers.Trainer.train`. A finished run that is resumed is loaded, and trains nothing.
 
         Args:
             resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
@@ -153,6 +153,13 @@ class SavesRun(Trainer):
         if self.signals.received is not None and self.state.global_step < self.state.max_steps:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
         return result
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing in a finished run that is resumed: transformers looks for the end only after a step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
