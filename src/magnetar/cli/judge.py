@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+OF_PAIRS = ("out", "html", "baseline", "split", "limit", "max_group", "disagreements", "seed", "bootstrap")
+"""Options that say something about --pairs only."""
+
 
 def main(argv: list[str]) -> int:
     """Check everything that is cheap, ask, print a summary, write the files asked for.
@@ -29,12 +32,12 @@ def main(argv: list[str]) -> int:
         MagnetarError: Anything that the user can mend.
     """
     args = _parse(argv)
+    if args.pairs is None and not args.injections:
+        raise ConfigError("nothing to ask; give --pairs FILE, or --injections to try the judge's defence")
     outputs = (args.out, args.json, args.html)
     for path in outputs:
         if path is not None:
             check_output(path)
-    if args.pairs is None and not args.injections:
-        raise ConfigError("nothing to ask; give --pairs FILE, or --injections to try the judge's defence")
     if args.max_group == 1 or args.max_group == 2:
         raise ConfigError(f"max_group is {args.max_group}, expected at least 3 for a triple, or 0 to leave cycles out")
 
@@ -222,5 +225,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     option("bootstrap", "resamples of the intervals (default 2000)", type=at_least(100), default=2000)
     option("confidence", "coverage of the intervals (default 0.95)", type=share, default=0.95)
     args = parse_known(parser, argv)
+    unused = [name for name in OF_PAIRS if getattr(args, name) != parser.get_default(name)]
+    if args.pairs is None and args.injections and unused:
+        given = ", ".join(f"--{name}" for name in unused)
+        raise ConfigError(f"--injections without --pairs has no use for {given}; add --pairs FILE, or leave it out")
     args.baseline = args.baseline or []
     return args

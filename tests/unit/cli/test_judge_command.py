@@ -226,6 +226,11 @@ def test_agreement_with_labels_and_with_another_judge(capsys: pytest.CaptureFixt
     [
         (["judge", "--judge", "panle", "--pairs", "pairs.jsonl"], "did you mean 'panel'"),
         (["judge", "--judge", "python:own_judges:score"], "--pairs FILE"),
+        (
+            ["judge", "--judge", "python:own_judges:score", "--injections", "--html", "new/x.html", "--limit", "2"],
+            "--injections without --pairs has no use for --html, --limit; add --pairs FILE",
+        ),
+        (["judge", "--judge", "python:own_judges:score", "--injections", "--out", "x.parquet"], "no use for --out"),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "nothing.jsonl"], "no file or folder"),
         (["judge", "--judge", "python:own_judges:broken", "--pairs", "pairs.jsonl"], "expected a win probability"),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--out", "."], "is a folder"),
