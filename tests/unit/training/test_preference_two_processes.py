@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -34,6 +35,31 @@ trainer.save_judge(folder / "judge")
 trainer.accelerator.end_training()
 """
 
+EARLY = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from tiny_preferences import cyclic_pairs, make_trainer
+
+folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+pairs = cyclic_pairs(24, 0)
+twice = make_trainer(folder / "twice", pairs, held_out=pairs, eval_on_start=True, **settings)
+twice.train()
+twice.evaluate()
+twice.args.output_dir = str(folder / "again")
+twice.train()
+early = make_trainer(folder / "early", pairs, **settings)
+early.evaluate(pairs)
+try:
+    early.train()
+    said = "nothing"
+except Exception as error:
+    said = f"{type(error).__name__}: {error}"
+(folder / f"said-{early.args.process_index}.txt").write_text(said)
+early.accelerator.end_training()
+"""
+
 SETTINGS: dict[str, Any] = {
     "kind": "general",
     "optim": "sgd",  # Adam divides rounding noise by itself where a gradient vanishes
@@ -45,9 +71,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def run_two_processes(folder: Path, settings: dict[str, Any]) -> None:
+def run_two_processes(folder: Path, settings: dict[str, Any], text: str = SCRIPT) -> None:
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(text)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -86,3 +112,11 @@ def test_two_processes_train_the_model_of_one_with_twice_the_batch(with_lora: bo
     for a, b in zip(lines[:4], alone[:4], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
         assert a["accuracy"] == pytest.approx(b["accuracy"])
+
+
+def test_training_after_an_evaluation_is_refused_unless_gradients_are_exchanged(tmp_path: Path) -> None:
+    run_two_processes(tmp_path, {"kind": "reward", "max_steps": 2}, EARLY)
+    for rank in range(2):
+        said = (tmp_path / f"said-{rank}.txt").read_text()
+        assert re.match("ConfigError: the model was evaluated before.* on 2 processes.*eval_on_start=True", said), said
+    assert not (tmp_path / "early" / "magnetar_config.json").exists()

@@ -9,11 +9,12 @@ import safetensors
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 import magnetar
-from magnetar.errors import CheckpointError
+from magnetar.errors import CheckpointError, ConfigError
 from magnetar.judges.models.card import JudgeCard, write_card
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
@@ -135,9 +136,10 @@ class SavesRun(Trainer):
 
         Raises:
             CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
-            ConfigError: The output folder holds another run.
+            ConfigError: The output folder holds another run, or several processes evaluated before they trained.
             TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.
         """
+        self._refuse_unshared_gradients()
         run_dir = Path(cast(str, self.args.output_dir))
         if resume_from_checkpoint:
             found = resume_from_checkpoint
@@ -153,6 +155,21 @@ class SavesRun(Trainer):
         if self.signals.received is not None and self.state.global_step < self.state.max_steps:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
         return result
+
+    def _refuse_unshared_gradients(self) -> None:
+        """Refuse a model that an evaluation made ready: accelerate would not wrap it again to exchange gradients."""
+        processes = self.accelerator.num_processes
+        wrapped = cast(nn.Module, self.model_wrapped)
+        others_exchange = (
+            self.is_fsdp_enabled or self.is_deepspeed_enabled or self.is_distributed_loading_by_transformers
+        )
+        if processes == 1 or others_exchange or not getattr(wrapped, "_is_accelerate_prepared", False):
+            return
+        if not any(isinstance(module, DistributedDataParallel) for module in wrapped.modules()):
+            raise ConfigError(
+                f"the model was evaluated before train() on {processes} processes, which would then not exchange "
+                "gradients; measure the start with eval_on_start=True, or evaluate after training"
+            )
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing in a finished run that is resumed: transformers looks for the end only after a step."""
