@@ -126,7 +126,7 @@ def _label_rows(labels: LabelMeasures) -> list[Row]:
     rows = [_row("accuracy", labels.accuracy)]
     if labels.label_ties:
         rows.append(("  labels that are ties", str(labels.label_ties), "no right side, not in the accuracy"))
-    for name, baseline in labels.baselines.items():
+    for name, baseline in labels.shown_baselines.items():
         gain = f"judge {baseline.difference.value:+.1%}, {_interval(baseline.difference)}"
         rows.append((f"  {name}", _percent(baseline.accuracy.value), f"{_interval(baseline.accuracy)}; {gain}"))
     rows += [

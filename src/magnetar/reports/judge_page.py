@@ -106,7 +106,7 @@ def judge_verdict(evaluation: JudgeEvaluation) -> str:
     accuracy = labels.accuracy
     if accuracy.low is None:
         return f"There is no interval ({accuracy.note}), so this says nothing about other prompts."
-    name, best = max(labels.baselines.items(), key=lambda item: _known(item[1].accuracy.value))
+    name, best = max(labels.shown_baselines.items(), key=lambda item: _known(item[1].accuracy.value))
     better = best.difference.low is not None and best.difference.low > 0.0
     worse = best.difference.high is not None and best.difference.high < 0.0
     if not accuracy.excludes(0.5):
@@ -154,7 +154,7 @@ def _warnings(found: JudgeEvaluation) -> list[str]:
 
 def _accuracy_chart(labels: LabelMeasures) -> Markup:
     entries = [("this judge", labels.accuracy)]
-    entries += [(_short(name), baseline.accuracy) for name, baseline in labels.baselines.items()]
+    entries += [(_short(name), baseline.accuracy) for name, baseline in labels.shown_baselines.items()]
     return interval_chart("Accuracy with intervals", [_entry(*one) for one in entries], centre=0.5)
 
 

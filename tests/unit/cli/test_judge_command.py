@@ -173,6 +173,15 @@ def test_ending_by_a_signal_says_where_the_answers_are(folder: Path) -> None:
     assert "kept in answers.parquet.cache.sqlite; the same command goes on" in told and "Traceback" not in told
 
 
+def test_the_better_rule_of_length_is_printed_and_both_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    write("brief.jsonl", [{"prompt": f"p{i}", "chosen": "a", "rejected": "bb"} for i in range(4)])
+    assert judge("--json", "f.json", pairs="brief.jsonl") == 0
+    printed = capsys.readouterr().out
+    assert "shorter wins" in printed and "longer wins" not in printed
+    found = json.loads(Path("f.json").read_text())["labels"]["baselines"]
+    assert (found["longer wins"]["accuracy"]["value"], found["shorter wins"]["accuracy"]["value"]) == (0.0, 1.0)
+
+
 def test_a_baseline_is_asked_about_the_same_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     assert judge("--baseline", "python:own_judges:place", "--json", "f.json") == 0
     found = json.loads(Path("f.json").read_text())["labels"]["baselines"]

@@ -120,6 +120,14 @@ def test_the_verdict_claims_no_more_than_the_intervals_show(right: float, count:
     assert words in judge_verdict(found)
 
 
+def test_a_judge_of_brevity_is_not_called_better_than_a_rule_of_length(tmp_path: Path) -> None:
+    brief = ScoreFunctionJudge(lambda prompts, responses: [-float(len(response)) for response in responses])
+    found = evaluate_judge(brief, rows(60, 0.02), max_group=0)
+    assert judge_verdict(found).endswith("better than “shorter wins” these pairs do not tell.")
+    text = page(found, tmp_path)
+    assert ">shorter wins<" in text and ">longer wins<" not in text
+
+
 def test_the_verdict_names_the_better_baseline_and_the_worse() -> None:
     data = rows(80, 0.7)
     label = np.array(data["win_prob"])

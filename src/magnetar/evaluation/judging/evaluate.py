@@ -11,6 +11,8 @@ from magnetar.errors import DataError, JudgeError
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.cycles import CycleShare, measure_cycles, response_groups
 from magnetar.evaluation.judging.measures import (
+    LONGER_WINS,
+    SHORTER_WINS,
     Baseline,
     Calibration,
     CategoryMeasures,
@@ -33,9 +35,8 @@ from magnetar.evaluation.judging.statistics import (
 )
 from magnetar.judges import Judge
 
-__all__ = ["LONGER_WINS", "NO_GROUPS", "evaluate_judge", "length_differences", "measure_judge"]
+__all__ = ["NO_GROUPS", "evaluate_judge", "length_differences", "measure_judge"]
 
-LONGER_WINS = "longer wins"
 NO_GROUPS = "no prompt has three different responses"
 CLIP = 1e-6
 CALIBRATION_BINS = 10
@@ -64,7 +65,7 @@ def evaluate_judge(
         pairs: Columns ``prompt``, ``first``, ``second`` and, for the measures against labels, ``win_prob``; perhaps
             ``category``. A `datasets.Dataset` as `magnetar.data.load_preferences` returns it, or a mapping of columns.
         baselines: Other ways to judge the same pairs, by name: judges, or arrays of P(first beats second). "longer
-            wins" is always there.
+            wins" and "shorter wins" are always there.
         bootstrap: Resamples of the intervals, at least 100; prompts are the unit.
         confidence: Nominal coverage, in (0, 1).
         seed: Seed of resampling and drawing.
@@ -330,7 +331,8 @@ def _label_length(part: _Answered, hits: FloatArray, decided: FloatArray) -> Len
 
 def _baseline_answers(judged: JudgedPairs, baselines: "Mapping[str, JudgedPairs | ArrayLike]") -> dict[str, FloatArray]:
     """Answers of the baselines to all pairs, shape (N, K) each."""
-    found = {LONGER_WINS: (0.5 + 0.5 * np.sign(length_differences(judged.pairs)))[:, None]}
+    longer = (0.5 + 0.5 * np.sign(length_differences(judged.pairs)))[:, None]
+    found = {LONGER_WINS: longer, SHORTER_WINS: 1.0 - longer}
     for name, given in baselines.items():
         answers = given.answers_NK if isinstance(given, JudgedPairs) else np.asarray(given, dtype=np.float64)
         if answers.shape[:1] != (len(judged.pairs),):

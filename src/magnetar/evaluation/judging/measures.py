@@ -11,6 +11,8 @@ from magnetar.evaluation.judging.statistics import Bins
 from magnetar.types import Prompt
 
 __all__ = [
+    "LONGER_WINS",
+    "SHORTER_WINS",
     "Baseline",
     "Calibration",
     "CategoryMeasures",
@@ -21,6 +23,9 @@ __all__ = [
     "LengthMeasures",
     "plain",
 ]
+
+LONGER_WINS = "longer wins"
+SHORTER_WINS = "shorter wins"
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class LabelMeasures:
         brier: Mean of ``(P − l)²``.
         calibration: Reliability.
         length: Mistakes by length.
-        baselines: Other ways to judge the same pairs, by name.
+        baselines: Other ways to judge the same pairs, by name; "longer wins" and "shorter wins" among them.
         categories: By category, in alphabetical order; empty without.
         disagreements: Where judge and labels are farthest apart, the worst first.
     """
@@ -167,6 +172,13 @@ class LabelMeasures:
     baselines: dict[str, Baseline]
     categories: dict[str, CategoryMeasures]
     disagreements: tuple[Disagreement, ...] = ()
+
+    @property
+    def shown_baselines(self) -> dict[str, Baseline]:
+        """The baselines without the worse of "longer wins" and "shorter wins", which would flatter the judge."""
+        rules = [name for name in (LONGER_WINS, SHORTER_WINS) if name in self.baselines]
+        best = max(rules, key=lambda name: self.baselines[name].accuracy.value, default=None)
+        return {name: one for name, one in self.baselines.items() if name not in rules or name == best}
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,20 @@ def test_length_figures_by_hand() -> None:
     assert (labels.length.accuracy_longer.value, labels.length.accuracy_shorter.value) == (1.0, 0.0)
     rule = labels.baselines["longer wins"]
     assert rule.accuracy.value == pytest.approx(2.5 / 4) and rule.difference.value == pytest.approx(0.0)
+    other = labels.baselines["shorter wins"]
+    assert other.accuracy.value == pytest.approx(1.5 / 4) and other.difference.value == pytest.approx(0.25)
+    assert list(labels.shown_baselines) == ["longer wins"]
+
+
+def test_a_judge_that_has_learnt_brevity_is_held_against_brevity() -> None:
+    data = rows(("aaaa", "b", 0.0), ("c", "dddd", 1.0), ("ee", "f", 0.0), ("gg", "h", 1.0))
+    brief = ScoreFunctionJudge(lambda prompts, responses: [-float(len(response)) for response in responses])
+    found = evaluate_judge(brief, data, baselines={"mine": [0.5] * 4}).labels
+    assert found is not None and found.accuracy.value == 0.75
+    assert list(found.baselines) == ["longer wins", "shorter wins", "mine"]
+    assert list(found.shown_baselines) == ["shorter wins", "mine"]
+    assert found.baselines["longer wins"].difference.value == 0.5
+    assert found.shown_baselines["shorter wins"].difference.value == 0.0
 
 
 def test_baselines_are_compared_on_the_pairs_that_both_answered() -> None:
