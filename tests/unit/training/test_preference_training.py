@@ -28,6 +28,7 @@ from magnetar.training.preference.encoding import encode_pairs
 from magnetar.training.preference.models import head_names
 from magnetar.training.preference.reward import TrlRewardTrainer
 from magnetar.training.preference.reward import make_trainer as choose_trainer
+from magnetar.training.preference.trainer import pair_losses
 
 LEARN: dict[str, Any] = {"learning_rate": 1e-3, "num_train_epochs": 8}
 
@@ -205,6 +206,16 @@ def test_trl_trains_the_same_reward_model(family: str, tmp_path: Path) -> None:
     assert largest_gap(before, weights(ours)) > 1e-3
     assert largest_gap(weights(ours), weights(theirs)) < 2e-5
     assert (theirs.save_judge(tmp_path / "judge") / "magnetar_judge.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["reward", "cost", "pairwise", "general"])
+def test_a_model_that_sees_no_difference_is_half_right_whatever_the_label(kind: str, tmp_path: Path) -> None:
+    config = make_config(tmp_path, kind=kind)
+    logits = torch.ones(6, config.num_labels)
+    safe = torch.ones(3, dtype=torch.bool)
+    inputs = {"labels": torch.tensor([0.0, 0.5, 1.0]), "first_safe": safe, "second_safe": safe}
+    accuracy = pair_losses(logits, inputs, config)[1]["accuracy"]
+    torch.testing.assert_close(accuracy, torch.tensor([0.5, float("nan"), 0.5]), equal_nan=True)
 
 
 def test_trl_is_not_asked_for_what_it_cannot_do(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def pair_losses(
         config: Kind and temperature.
 
     Returns:
-        Losses, shape (N,); and by name 1 for a hit, 0 for a miss, NaN where the label is even.
+        Losses, shape (N,); and by name 1 for a hit, 0 for a miss, NaN where the label is even; a half
+        for "accuracy" where the model sees no difference.
     """
     first, second = logits.chunk(2)
     win_prob = inputs["labels"]
@@ -163,5 +164,5 @@ def pair_losses(
             margin = -margin
             right = [(cost < 0) == sign for cost, sign in zip((one, other), safe, strict=True)]
             hits["sign_accuracy"] = torch.cat(right).float()
-    hit = ((margin > 0) == (win_prob > 0.5)).float()
+    hit = ((margin > 0) == (win_prob > 0.5)).float().masked_fill(margin == 0, 0.5)
     return loss, {"accuracy": hit.masked_fill(win_prob == 0.5, float("nan")), **hits}
