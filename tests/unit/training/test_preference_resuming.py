@@ -79,3 +79,8 @@ def test_a_finished_run_that_is_resumed_is_loaded_and_trains_nothing(with_lora: 
             torch.testing.assert_close(tensor, trained[name], atol=0, rtol=0)
         assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
         assert (tmp_path / "metrics.jsonl").read_text() == lines
+
+
+def test_the_folder_of_a_run_is_answered_with_its_checkpoints(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"the folder of a run.* inside it: .*checkpoint-1, .*checkpoint-2$"):
+        trainer(run, adapter=lora()).train(resume_from_checkpoint=str(run))

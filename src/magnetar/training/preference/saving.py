@@ -258,6 +258,12 @@ def check_resume(
     """
     path = folder / checkpoints.STATE_FILE
     if not path.is_file():
+        inside = ", ".join(str(p) for p in checkpoints.complete_checkpoints(folder))
+        if inside:
+            raise CheckpointError(
+                f"{folder} is the folder of a run, not a checkpoint; resume from a complete checkpoint inside it: "
+                f"{inside}"
+            )
         others = ", ".join(str(p) for p in checkpoints.complete_checkpoints(folder.parent)) or "none"
         raise CheckpointError(
             f"{folder} holds no {checkpoints.STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
