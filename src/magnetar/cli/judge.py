@@ -34,6 +34,10 @@ def main(argv: list[str]) -> int:
     args = _parse(argv)
     if args.pairs is None and not args.injections:
         raise ConfigError("nothing to ask; give --pairs FILE, or --injections to try the judge's defence")
+    if args.out is not None and args.out.suffix.lower() != ".parquet" and not args.out.is_dir():
+        raise ConfigError(
+            f"--out is {str(args.out)!r}, expected a name that ends in .parquet, which is what is written"
+        )
     outputs = (args.out, args.json, args.html)
     for path in outputs:
         if path is not None:

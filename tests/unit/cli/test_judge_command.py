@@ -240,13 +240,17 @@ def test_agreement_with_labels_and_with_another_judge(capsys: pytest.CaptureFixt
             "--injections without --pairs has no use for --html, --limit; add --pairs FILE",
         ),
         (["judge", "--judge", "python:own_judges:score", "--injections", "--out", "x.parquet"], "no use for --out"),
+        (
+            ["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--out", "answers.csv"],
+            "--out is 'answers.csv', expected a name that ends in .parquet",
+        ),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "nothing.jsonl"], "no file or folder"),
         (["judge", "--judge", "python:own_judges:broken", "--pairs", "pairs.jsonl"], "expected a win probability"),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--out", "."], "is a folder"),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--max_group", "2"], "at least 3"),
         (["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--ouput", "x"], "'output'|out"),
         (
-            ["judge", "--judge", "python:own_judges:score", "--pairs", "pairs.jsonl", "--out", "a", "--cache", "a"],
+            ["judge", "--judge", "panel", "--pairs", "pairs.jsonl", "--out", "a.parquet", "--cache", "a.parquet"],
             "also an output",
         ),
         (
