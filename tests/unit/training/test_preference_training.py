@@ -220,14 +220,15 @@ def test_a_model_that_sees_no_difference_is_half_right_whatever_the_label(kind: 
 
 def test_trl_is_not_asked_for_what_it_cannot_do(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], Dataset, str]] = [
-        ({"kind": "general"}, cyclic_pairs(6, 0), "kind is 'general'"),
-        ({"kind": "reward"}, cyclic_pairs(6, 0, 0.5), "row 0 has the soft label"),
+        ({"kind": "reward"}, cyclic_pairs(6, 0, 0.5), "row 0 has the soft label.*drop use_trl"),
         ({"kind": "reward", "temperature": 2.0}, cyclic_pairs(6, 0), "temperature is 2.0"),
     ]
     for settings, pairs, message in cases:
         config = make_config(tmp_path, use_trl=True, **settings)
         with pytest.raises(ConfigError, match=message):
             choose_trainer(make_model("llama", config.num_labels), config, pairs, processing_class=make_tokenizer())
+    with pytest.raises(ConfigError, match=r"kind is 'general'.*use PreferenceTrainer"):
+        TrlRewardTrainer(make_model("llama", 8), make_config(tmp_path, kind="general"), cyclic_pairs(6, 0))
 
 
 def test_adapters_train_and_keep_the_head(tmp_path: Path) -> None:
@@ -293,6 +294,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "on_long": ({"kind": "cost", "on_long": "chop"}, "unknown on_long 'chop'"),
     "max_length": ({"kind": "cost", "max_length": 2}, "max_length is 2, expected at least 8"),
     "batch": ({"kind": "cost", "per_device_train_batch_size": 0}, "per_device_train_batch_size is 0"),
+    "use_trl": ({"kind": "general", "use_trl": True}, "use_trl is True, but kind is 'general'.*drop use_trl"),
     "smoothing": ({"kind": "cost", "label_smoothing_factor": 0.1}, "labels are soft already"),
 }
 

@@ -141,6 +141,10 @@ class PreferenceConfig(TrainingArguments):
                     f"{name} is {getattr(self, name)!r}, but kind is {self.kind!r}, which has none; remove it or set "
                     f"kind={kind!r}"
                 )
+        if self.use_trl and self.kind != "reward":
+            raise ConfigError(
+                f"use_trl is True, but kind is {self.kind!r}: TRL trains kind 'reward' only; drop use_trl"
+            )
         if not self.normalize and self.kind != "general":
             raise ConfigError(f"normalize is False, but kind {self.kind!r} has no embedding; remove it")
         if self.embedding_dim is not None and (self.embedding_dim < 2 or self.embedding_dim % 2):

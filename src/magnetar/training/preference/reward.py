@@ -55,7 +55,9 @@ class TrlRewardTrainer(SavesRun, RewardTrainer):
     ) -> None:
         reason = unfit_for_trl(args, train_dataset)
         if reason is not None:
-            raise ConfigError(f"TRL's RewardTrainer cannot train this: {reason}; use PreferenceTrainer")
+            raise ConfigError(
+                f"TRL's RewardTrainer cannot train this: {reason}; drop use_trl (in Python, use PreferenceTrainer)"
+            )
         prepared = prepare_run(model, args, train_dataset, eval_dataset, processing_class, peft_config)
         held_out = None if prepared.held_out is None else _as_trl_pairs(prepared.held_out.dataset)
         super().__init__(
