@@ -26,11 +26,13 @@ def main(argv: list[str]) -> int:
     if args.json is not None:
         check_output(args.json)
 
+    from magnetar.cli.judge import telling_kept
     from magnetar.cli.judge_text import agreement_text
-    from magnetar.cli.kept_answers import build_kept, cache_path, going_on
+    from magnetar.cli.kept_answers import build_kept, cache_path
     from magnetar.evaluation import package_versions
-    from magnetar.evaluation.judging import Resampling, ask_pairs, measure_agreement
+    from magnetar.evaluation.judging import JudgedPairs, Resampling, ask_pairs, measure_agreement
     from magnetar.evaluation.judging.agreement import LABELS
+    from magnetar.evaluation.judging.kept import kept_answers
     from magnetar.evaluation.judging.questions import GroupQuestions, read_questions
     from magnetar.judges import parse_judge_spec
 
@@ -46,8 +48,20 @@ def main(argv: list[str]) -> int:
         print(f"left out: {questions.dropped}", file=sys.stderr)
     if args.against == LABELS and questions.pairs.label_N is None:
         raise DataError(f"{args.pairs} has no labels; add a column win_prob, or name a second judge with --against")
-    with going_on(path):
-        judged = [ask_pairs(build_kept(spec, path)[0], questions.pairs, progress=True) for spec in specs]
+    judged: list[JudgedPairs] = []
+    done: list[str | None] = []
+    judge, at = None, None
+
+    def kept() -> str | None:
+        now = None if judge is None or at is None else kept_answers(judge, at, questions)
+        return ", ".join(filter(None, (*done, now))) or None
+
+    with telling_kept(kept):
+        for spec in specs:
+            judge, at = build_kept(spec, path)
+            judged.append(ask_pairs(judge, questions.pairs, progress=True))
+            done.append(None if at is None else kept_answers(judge, at, questions))
+            judge = None  # one model in memory at a time
     found = measure_agreement(judged[0], judged[1] if len(judged) > 1 else None, resampling=resampling)
     print(agreement_text(found))
     if args.json is not None:

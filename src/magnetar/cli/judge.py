@@ -2,18 +2,20 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnetar.cli.arguments import at_least, check_output, options_of, parse_known, share, write_json
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, MagnetarError
 
 if TYPE_CHECKING:
     from magnetar.evaluation.judging import JudgedPairs, JudgeEvaluation, Resampling
     from magnetar.evaluation.judging.questions import GroupQuestions, PairQuestions
     from magnetar.judges import Judge, JudgeSpec
 
-__all__ = ["main"]
+__all__ = ["main", "telling_kept"]
 
 OF_PAIRS = ("out", "html", "baseline", "split", "limit", "max_group", "disagreements", "seed", "bootstrap")
 """Options that say something about --pairs only."""
@@ -45,8 +47,9 @@ def main(argv: list[str]) -> int:
     if args.max_group == 1 or args.max_group == 2:
         raise ConfigError(f"max_group is {args.max_group}, expected at least 3 for a triple, or 0 to leave cycles out")
 
-    from magnetar.cli.kept_answers import build_kept, cache_path, going_on
+    from magnetar.cli.kept_answers import build_kept, cache_path
     from magnetar.evaluation.judging import Resampling
+    from magnetar.evaluation.judging.kept import kept_answers
     from magnetar.evaluation.judging.questions import GroupQuestions, read_questions
     from magnetar.judges import parse_judge_spec
 
@@ -60,7 +63,7 @@ def main(argv: list[str]) -> int:
         if isinstance(questions, GroupQuestions) and (args.html is not None or baselines):
             raise ConfigError(f"{args.pairs} holds groups of responses; --html and --baseline are for pairs")
     judge, kept = build_kept(spec, path)
-    with going_on(kept):
+    with telling_kept(lambda: None if kept is None or questions is None else kept_answers(judge, kept, questions)):
         if isinstance(questions, GroupQuestions):
             _judge_groups(args, judge, questions, resampling)
         elif questions is not None:
@@ -70,6 +73,39 @@ def main(argv: list[str]) -> int:
     if kept is not None and questions is not None:
         print(f"kept answers: {kept}", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def telling_kept(kept: Callable[[], str | None]) -> Iterator[None]:
+    """Let signals and errors end the work with a word on what is kept, if anything is.
+
+    Args:
+        kept: Says how much is kept and where; None for nothing.
+    """
+    from magnetar.cli.kept_answers import going_on
+
+    def told() -> str | None:
+        try:
+            found = kept()
+        except MagnetarError:
+            return None  # what ended the work is what has to be told
+        return None if found is None else f"{found}; the same command goes on from there"
+
+    try:
+        with going_on(None):
+            yield
+    except KeyboardInterrupt as error:
+        words = None if error.args else told()
+        if words is None:
+            raise
+        again = KeyboardInterrupt(f"stopped; {words}")
+        again.signal_number = getattr(error, "signal_number", 2)  # type: ignore[attr-defined]
+        raise again from error
+    except MagnetarError:
+        words = told()
+        if words is not None:
+            print(words, file=sys.stderr)
+        raise
 
 
 def _judge_pairs(

@@ -170,7 +170,25 @@ def test_ending_by_a_signal_says_where_the_answers_are(folder: Path) -> None:
     run.send_signal(signal.SIGTERM)
     _, told = run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM
-    assert "kept in answers.parquet.cache.sqlite; the same command goes on" in told and "Traceback" not in told
+    kept = "12 of 40 answers about 20 pairs are kept in answers.parquet.cache.sqlite; the same command goes on"
+    assert kept in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("command", ["judge", "agreement"])
+def test_nothing_is_said_to_be_kept_where_nothing_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [command, "--judge", "python:own_judges:broken", "--pairs", "pairs.jsonl", "--cache", "kept.sqlite"]
+    assert main(words) == 2
+    assert "goes on" not in capsys.readouterr().err
+    # Answers of another judge are not this one's.
+    assert judge("--cache", "kept.sqlite") == 0
+    assert main(words) == 2
+    assert "goes on" not in capsys.readouterr().err
+
+
+def test_agreement_says_what_is_kept_of_the_judge_that_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["agreement", "--judge", "python:own_judges:score", "--against", "python:own_judges:broken"]
+    assert main([*words, "--pairs", "pairs.jsonl", "--cache", "kept.sqlite"]) == 2
+    assert "6 of 6 answers about 3 pairs are kept in kept.sqlite; the same command" in capsys.readouterr().err
 
 
 def test_the_better_rule_of_length_is_printed_and_both_are_written(capsys: pytest.CaptureFixture[str]) -> None:
