@@ -244,6 +244,7 @@ def refuse_other_run(run_dir: Path) -> None:
     for name in ("metrics.jsonl", "magnetar_config.json"):
         if (run_dir / name).exists():
             raise ConfigError(
-                f"output_dir {run_dir} already holds a run ({name}); continue it with resume_from_checkpoint, choose "
-                "another output_dir, or set overwrite_output_dir to replace it"
+                f"output_dir {run_dir} already holds a run ({name}); continue it with "
+                "resume_from_checkpoint=True (--resume_from_checkpoint latest on the command line), choose another "
+                "output_dir, or set overwrite_output_dir to replace it"
             )

@@ -21,12 +21,9 @@ from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.preference.callbacks import PreferenceConsole, PreferenceFiles
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.resumable import refuse_other_run
+from magnetar.training.starting_point import digest_of_start
 
-__all__ = ["SavesRun", "check_resume", "digest_of", "digest_of_start"]
-
-SAMPLE = 1024
-"""Numbers of each frozen weight that tell one model from another."""
-NO_SETTING = {"base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping"}
+__all__ = ["SavesRun", "check_resume", "digest_of"]
 
 
 class SavesRun(Trainer):
@@ -215,30 +212,6 @@ def digest_of(dataset: Dataset) -> str:
         digest.update(column.encode())
         for batch in dataset.select_columns([column]).with_format("arrow").iter(1000):
             digest.update(repr(cast(Any, batch)[column].to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def digest_of_start(model: nn.Module) -> str:
-    """Digest of what a checkpoint of a run does not hold: how an adapter is attached, and the frozen weights under it.
-
-    Args:
-        model: As it is trained.
-
-    Returns:
-        32 hexadecimal digits; of each frozen weight some numbers are looked at, spread evenly.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    if isinstance(model, PeftModel):
-        for name, config in sorted(model.peft_config.items()):
-            settings = {key: value for key, value in config.to_dict().items() if key not in NO_SETTING}
-            text = json.dumps(settings, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
-            digest.update(f"{name} {text}".encode())
-    for name, weight in model.named_parameters():
-        # What an adapter keeps of the head that it replaced may be random, and is not used.
-        if not weight.requires_grad and ".original_module." not in name:
-            flat = weight.detach().reshape(-1)
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            digest.update(flat[:: max(1, len(flat) // SAMPLE)].double().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
