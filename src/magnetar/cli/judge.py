@@ -82,7 +82,7 @@ def telling_kept(kept: Callable[[], str | None]) -> Iterator[None]:
     Args:
         kept: Says how much is kept and where; None for nothing.
     """
-    from magnetar.cli.kept_answers import going_on
+    from magnetar.cli.stop_signals import stop_signals
 
     def told() -> str | None:
         try:
@@ -92,7 +92,7 @@ def telling_kept(kept: Callable[[], str | None]) -> Iterator[None]:
         return None if found is None else f"{found}; the same command goes on from there"
 
     try:
-        with going_on(None):
+        with stop_signals():
             yield
     except KeyboardInterrupt as error:
         words = None if error.args else told()

@@ -1,15 +1,12 @@
 """Answers kept beside a command's output, so that a run that was stopped goes on where it was."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from magnetar.cli.stop_signals import stop_signals
-from magnetar.errors import ConfigError, JudgeError, MagnetarError
+from magnetar.errors import ConfigError, JudgeError
 from magnetar.judges import Judge, JudgeSpec, build_judge
 
-__all__ = ["NO_CACHE", "build_kept", "cache_path", "going_on"]
+__all__ = ["NO_CACHE", "build_kept", "cache_path"]
 
 NO_CACHE = "none"
 
@@ -63,22 +60,3 @@ def build_kept(spec: JudgeSpec, path: Path | None) -> tuple[Judge, Path | None]:
         print(f"answers are not kept: {error}", file=sys.stderr)
         return judge, None
     return build_judge(judge, cache=str(path)), path
-
-
-@contextmanager
-def going_on(path: Path | None) -> Iterator[None]:
-    """Let signals and errors end the work with a word on what is kept."""
-    kept = f"finished judgements are kept in {path}; the same command goes on from there"
-    try:
-        with stop_signals():
-            yield
-    except KeyboardInterrupt as error:
-        if path is None or error.args:
-            raise
-        told = KeyboardInterrupt(f"stopped; {kept}")
-        told.signal_number = getattr(error, "signal_number", 2)  # type: ignore[attr-defined]
-        raise told from error
-    except MagnetarError:
-        if path is not None and path.exists():
-            print(kept, file=sys.stderr)
-        raise
