@@ -106,7 +106,13 @@ def test_gradient_with_enumerated_weights_equals_the_formulas(tmp_path, name, la
     torch.testing.assert_close(ours / scale, exact / scale, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in FORMULAS if name not in BIASED])
+QUICK = ("inpo", "sppo", "dpo on all pairs")  # one of each kind of loss; the others take minutes more
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FORMULAS if name not in BIASED],
+)
 def test_sampled_gradients_of_regressions_are_unbiased(tmp_path, name):
     settings, _ = FORMULAS[name]
     enumerated, experience = trainer_with_distinct_roles(tmp_path, **settings)
