@@ -37,7 +37,8 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 Start = Literal["skewed", "uniform"]
 
-LANGUAGE_MODELS_ONLY = frozenset({"clip_range", "kl_estimator", "proximal"})  # exact updates have no such choices
+# Exact updates have no such choices.
+LANGUAGE_MODELS_ONLY = frozenset({"clip_range", "hard_labels", "kl_estimator", "loss", "pairs", "proximal", "target"})
 SYMBOLS = {"step_size": "η", "magnet_strength": "α", "magnet_every": "T", "kl_coef": "β"}
 MOST_UPDATES = 50_000_000  # curves of float64 beyond this fill the memory of an ordinary machine
 

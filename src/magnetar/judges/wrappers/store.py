@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -130,6 +131,11 @@ class AnswerStore:
                 try:
                     return action(self._connect())
                 except (sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError) as error:
+                    if attempt < 2 and isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_IOERR:
+                        # Another process may be setting the file aside, and its log was gone for a moment.
+                        self._close()
+                        time.sleep(0.1)
+                        continue
                     if attempt == 2 or not self._is_damage(error):
                         raise self._trouble(error) from error
                     self._rebuild(error)
@@ -155,6 +161,11 @@ class AnswerStore:
             raise
         self._connection, self._opened = connection, self._present()
         return connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _present(self) -> tuple[int, int, int]:
         try:

@@ -125,7 +125,8 @@ def test_processes_that_find_the_same_damage_rebuild_once(tmp_path: Path):
     )
     begin = time.time() + 4.0
     asked = [int(outcome(process)) for process in [start(code, path, begin) for _ in range(3)]]
-    assert max(asked) < count, "what was whole came from the old file, to all but those who looked during the rebuild"
+    # Those who look between the setting aside and the taking over ask again; the answers are the same.
+    assert min(asked) < count, "what was whole came from the old file to the process that rebuilt it"
     assert [file.name for file in tmp_path.glob("c.damaged-*")] == ["c.damaged-1"]
     late = PairJudge()
     Cached(late, path).pair_win_prob(["p"] * count, texts, ["x"] * count)
