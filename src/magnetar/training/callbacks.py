@@ -149,11 +149,19 @@ class RunFilesCallback(TrainerCallback):
 
 
 class ConsoleCallback(TrainerCallback):
-    """A progress bar and one tidy line per logged step."""
+    """A progress bar and one tidy line per logged step; subclasses word the line."""
 
-    def __init__(self, trainer: "NashTrainer") -> None:
-        self._trainer = trainer
+    def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+
+    def line(self, step: int, logs: dict[str, float]) -> str | None:
+        """What is written about a log; None for nothing."""
+        if "loss" in logs:
+            return format_line(logs)
+        if "eval_win_rate" not in logs:
+            return None
+        low, high = (logs.get(f"eval_win_rate_{end}", float("nan")) for end in ("low", "high"))
+        return f"step {step}: win rate against the reference {logs['eval_win_rate']:.3f} [{low:.3f}, {high:.3f}]"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -175,16 +183,9 @@ class ConsoleCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write the line above the bar."""
-        if self._bar is None or not logs:
-            return
-        if "loss" in logs:
-            self._bar.write(format_line(logs))
-        elif "eval_win_rate" in logs:
-            low, high = (logs.get(f"eval_win_rate_{end}", float("nan")) for end in ("low", "high"))
-            self._bar.write(
-                f"step {state.global_step}: win rate against the reference {logs['eval_win_rate']:.3f} "
-                f"[{low:.3f}, {high:.3f}]"
-            )
+        line = self.line(state.global_step, logs) if logs else None
+        if self._bar is not None and line is not None:
+            self._bar.write(line)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import safetensors.torch
@@ -23,6 +23,7 @@ from magnetar.training.stream import StreamPlan
 
 __all__ = [
     "complete_checkpoints",
+    "give_up_saving",
     "latest_checkpoint",
     "load_experiences",
     "load_prediction",
@@ -35,6 +36,7 @@ __all__ = [
     "save_experiences",
     "save_prediction",
     "save_roles",
+    "state_file",
     "write_state",
 ]
 
@@ -94,13 +96,7 @@ def read_state(folder: Path, args: NashConfig) -> dict[str, Any]:
     Raises:
         CheckpointError: Not a complete Magnetar checkpoint, or one of a run with other settings.
     """
-    path = folder / STATE_FILE
-    if not path.is_file():
-        others = ", ".join(str(p) for p in complete_checkpoints(folder.parent)) or "none"
-        raise CheckpointError(
-            f"{folder} holds no {STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
-            f"complete checkpoints beside it: {others}"
-        )
+    path = state_file(folder)
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         saved = state["settings"]
@@ -113,6 +109,38 @@ def read_state(folder: Path, args: NashConfig) -> dict[str, Any]:
                 "same setting, or start a new run in another output_dir"
             )
     return state
+
+
+def state_file(folder: Path) -> Path:
+    """The file that marks a checkpoint as complete.
+
+    Raises:
+        CheckpointError: It is not there; the message names checkpoints inside the folder, or else beside it.
+    """
+    path = folder / STATE_FILE
+    if path.is_file():
+        return path
+    inside = ", ".join(str(p) for p in complete_checkpoints(folder))
+    if inside:
+        raise CheckpointError(
+            f"{folder} is the folder of a run, not a checkpoint; resume from a complete checkpoint inside it: {inside}"
+        )
+    others = ", ".join(str(p) for p in complete_checkpoints(folder.parent)) or "none"
+    raise CheckpointError(
+        f"{folder} holds no {STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
+        f"complete checkpoints beside it: {others}"
+    )
+
+
+def give_up_saving(folder: Path, error: Exception) -> NoReturn:
+    """Remove what a failed save left behind, and say what is still there."""
+    remove_incomplete(folder)
+    survivors = complete_checkpoints(folder.parent)
+    kept = f"the newest complete checkpoint is {survivors[-1]}" if survivors else "no earlier checkpoint exists"
+    raise CheckpointError(
+        f"saving {folder} failed ({error}); {kept}. Free disk space or choose another output_dir, then resume with "
+        "resume_from_checkpoint"
+    ) from error
 
 
 def complete_checkpoints(run_dir: Path) -> list[Path]:

@@ -194,7 +194,7 @@ class ResumableTrainer(Trainer):
                 checkpoints.write_state(folder, self.settings, counters)
             self._saved_step = self.state.global_step
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            self._give_up_saving(folder, error)
+            checkpoints.give_up_saving(folder, error)
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
@@ -202,15 +202,6 @@ class ResumableTrainer(Trainer):
             rotate_checkpoints(
                 output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
             )
-
-    def _give_up_saving(self, folder: Path, error: Exception) -> None:
-        checkpoints.remove_incomplete(folder)
-        survivors = checkpoints.complete_checkpoints(folder.parent)
-        kept = f"the newest complete checkpoint is {survivors[-1]}" if survivors else "no earlier checkpoint exists"
-        raise CheckpointError(
-            f"saving {folder} failed ({error}); {kept}. Free disk space or choose another output_dir, then resume with "
-            "resume_from_checkpoint"
-        ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the policy alone: the other roles are not part of the result (checkpoints keep them apart)."""

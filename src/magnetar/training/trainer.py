@@ -203,7 +203,7 @@ class NashTrainer(ResumableTrainer):
         self.add_callback(self.signals)
         self.add_callback(RunFilesCallback(self))
         if not self.args.disable_tqdm and self.args.process_index == 0:
-            self.add_callback(ConsoleCallback(self))
+            self.add_callback(ConsoleCallback())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """The stream is already in order."""

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from magnetar.training.callbacks import ConsoleCallback
 
 __all__ = ["PreferenceConsole", "PreferenceFiles", "format_line"]
 
@@ -46,42 +47,12 @@ class PreferenceFiles(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class PreferenceConsole(TrainerCallback):
+class PreferenceConsole(ConsoleCallback):
     """A progress bar and one tidy line per log."""
 
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Open the bar."""
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Advance the bar."""
-        if self._bar is not None:
-            self._bar.update(state.global_step - self._bar.n)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write the line above the bar."""
-        if self._bar is not None and logs and ("loss" in logs or "eval_loss" in logs):
-            self._bar.write(f"step {state.global_step:>5}  {format_line(logs)}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def line(self, step: int, logs: dict[str, float]) -> str | None:
+        """What is written about a log; None for nothing."""
+        return f"step {step:>5}  {format_line(logs)}" if "loss" in logs or "eval_loss" in logs else None
 
 
 LINE = (

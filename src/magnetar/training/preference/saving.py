@@ -190,12 +190,7 @@ class SavesRun(Trainer):
                 run = {"data": self.data_digest, "start": self.start_digest}
                 _write_state(folder, self.settings, run, self.state.global_step)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            checkpoints.remove_incomplete(folder)
-            kept = checkpoints.complete_checkpoints(run_dir)
-            raise CheckpointError(
-                f"saving {folder} failed ({error}); the newest complete checkpoint is {kept[-1] if kept else 'none'}. "
-                "Free disk space or choose another output_dir, then resume with resume_from_checkpoint"
-            ) from error
+            checkpoints.give_up_saving(folder, error)
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
@@ -229,19 +224,7 @@ def check_resume(
     Raises:
         CheckpointError: It is not.
     """
-    path = folder / checkpoints.STATE_FILE
-    if not path.is_file():
-        inside = ", ".join(str(p) for p in checkpoints.complete_checkpoints(folder))
-        if inside:
-            raise CheckpointError(
-                f"{folder} is the folder of a run, not a checkpoint; resume from a complete checkpoint inside it: "
-                f"{inside}"
-            )
-        others = ", ".join(str(p) for p in checkpoints.complete_checkpoints(folder.parent)) or "none"
-        raise CheckpointError(
-            f"{folder} holds no {checkpoints.STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
-            f"complete checkpoints beside it: {others}"
-        )
+    path = checkpoints.state_file(folder)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))["preference"]
         known = dict(saved)
