@@ -32,7 +32,7 @@ def row_check(key: bytes, value: bytes) -> bytes:
 
 
 def set_aside(path: Path, file: tuple[int, int]) -> Path | None:
-    """Give a damaged cache another name.
+    """Give a damaged cache another name; the caller keeps other processes from it meanwhile.
 
     Args:
         path: The cache.
@@ -44,27 +44,26 @@ def set_aside(path: Path, file: tuple[int, int]) -> Path | None:
     Raises:
         JudgeError: If it cannot be renamed.
     """
-    with _locked(path):
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            return None
-        if (status.st_dev, status.st_ino) != file:
-            return None
-        number = 1
-        while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-            number += 1
-        try:
-            # The companions first: a new database of the old name must not find them.
-            for end in COMPANIONS:
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(f"{path}{end}", f"{aside}{end}")
-            os.rename(path, aside)
-        except OSError as error:
-            raise JudgeError(
-                f"the cache {str(path)!r} is damaged and cannot be set aside: {error}; remove it, or name another file"
-            ) from error
-        return aside
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if (status.st_dev, status.st_ino) != file:
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        # The companions first: a new database of the old name must not find them.
+        for end in COMPANIONS:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{path}{end}", f"{aside}{end}")
+        os.rename(path, aside)
+    except OSError as error:
+        raise JudgeError(
+            f"the cache {str(path)!r} is damaged and cannot be set aside: {error}; remove it, or name another file"
+        ) from error
+    return aside
 
 
 def salvaged_rows(path: Path) -> dict[bytes, bytes]:
@@ -101,16 +100,3 @@ def _rows_in(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         key, value = content[at : at + KEY_BYTES], content[at + KEY_BYTES : at + KEY_BYTES + length]
         if len(value) == length and row_check(key, value[:-CHECK_BYTES]) == value[-CHECK_BYTES:]:
             yield key, value
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from setting the same file aside; the lock's file stays, empty."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system: two processes that find damage at once may then make two copies
-        yield
-        return
-    with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

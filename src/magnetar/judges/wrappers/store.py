@@ -2,7 +2,8 @@
 
 The file holds one table from keys (see `keys`) to rows of numbers. Each row carries its own checksum, so that damage is
 seen when a row is read, and whole rows can be found in a damaged file. In SQLite's write-ahead mode readers and writers
-of several processes do not block each other, and a killed process loses nothing that it had committed.
+of several processes do not block each other, and a killed process loses nothing that it had committed. Opening and
+rebuilding are one process's at a time, by a lock file beside it.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from filelock import FileLock
 
 from magnetar.errors import JudgeError
 from magnetar.judges.checks import FloatArray
@@ -70,6 +72,7 @@ class AnswerStore:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None
+        self._alone_at_file = False
         self._guarded(lambda connection: None)
 
     def __del__(self) -> None:
@@ -130,6 +133,8 @@ class AnswerStore:
             for attempt in range(3):
                 try:
                     return action(self._connect())
+                except OSError as error:  # of the lock; a lock that is never given is one too
+                    raise self._trouble(error) from error
                 except (sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError) as error:
                     if attempt < 2 and isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_IOERR:
                         # Another process may be setting the file aside, and its log was gone for a moment.
@@ -138,7 +143,8 @@ class AnswerStore:
                         continue
                     if attempt == 2 or not self._is_damage(error):
                         raise self._trouble(error) from error
-                    self._rebuild(error)
+                    with self._alone():
+                        self._rebuild(error)
         raise AssertionError("unreachable")
 
     def _connect(self) -> sqlite3.Connection:
@@ -148,6 +154,13 @@ class AnswerStore:
         if self._connection is not None and self._opened is not None and self._opened[0] == os.getpid():
             self._connection.close()  # SQLite leaves the files of a database that was moved alone
         self._connection = None
+        with self._alone():
+            self._opened = self._present()  # what a rebuilding is about, also where opening finds the damage
+            connection = self._open()
+            self._connection, self._opened = connection, self._present()
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
         with contextlib.suppress(FileNotFoundError):
             if 0 < os.stat(self.path).st_size < SMALLEST_DATABASE:  # SQLite would take it for an empty one
                 raise _DamagedError("it is too short for a database")
@@ -159,8 +172,23 @@ class AnswerStore:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._opened = connection, self._present()
         return connection
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from making or replacing the file; only within `_guarded`."""
+        # SQLite does not wait for others while it makes a file, and one that is being replaced must not be opened.
+        if self._alone_at_file:
+            yield
+            return
+        lock = Path(f"{self.path}.lock")
+        lock.touch()  # an error at once where a file cannot be; the lock would try for as long as it may wait
+        with FileLock(lock, timeout=BUSY_SECONDS):  # a new one, since a fork must not inherit it
+            self._alone_at_file = True
+            try:
+                yield
+            finally:
+                self._alone_at_file = False
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -175,12 +203,8 @@ class AnswerStore:
         return (os.getpid(), status.st_dev, status.st_ino)
 
     def _rebuild(self, damage: Exception) -> None:
-        seen = self._present()
-        if self._connection is not None:
-            seen = self._opened or seen
-            self._connection.close()
-            self._connection = None
-        aside = set_aside(self.path, seen[1:])
+        self._close()
+        aside = set_aside(self.path, (self._opened or self._present())[1:])
         if aside is None:
             return  # another process was quicker; its new file is opened next
         self.rebuilt += 1
