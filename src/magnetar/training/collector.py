@@ -19,6 +19,7 @@ from magnetar.modeling.critic import Critic
 from magnetar.modeling.roles import Roles
 from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts
 from magnetar.training.experience import Experience
+from magnetar.training.ledger import Ledger, counted_answers, counted_responses
 from magnetar.training.passes import PassSettings
 from magnetar.types import Prompt, Role
 
@@ -114,6 +115,7 @@ class Collector:
         exact = None if rollouts.weight_BG is None else torch.as_tensor(rollouts.weight_BG, dtype=torch.float64)
         questions = _Questions(positions, [row["prompt"] for row in rows], prompt_ids, rollouts.texts, exact)
         answers = self._meet(questions, opponents, seconds)
+        spent = answers.pop("spent") + counted_responses(rollouts.response_ids) + Ledger(prompts=len(rows))
 
         with _timed(seconds, "logprobs"):
             objective = self.method.sampled_objective
@@ -145,6 +147,7 @@ class Collector:
             reference_is_behavior=reference_is_behavior,
             finite=all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
             seconds=seconds,
+            spent=spent,
             **answers,
         )
 
@@ -201,7 +204,7 @@ class Collector:
         """Draw the opponents' responses and ask the judge; fields of `Experience`."""
         b, g = len(questions.prompts), len(questions.texts[0])
         win_probs, weights, response_weights = [], [], []
-        cyclic, reward = float("nan"), None
+        cyclic, reward, spent = float("nan"), None, Ledger()
         own = questions.weight_BG
         response_weight = own if own is not None else torch.full((b, g), 1.0 / g, dtype=torch.float64)
         for share in opponents:
@@ -215,10 +218,12 @@ class Collector:
                 else:
                     win_prob = self._judge(questions.prompts, questions.texts, rollouts)
             if rollouts is None:
+                spent += Ledger(comparisons=counted_answers(b, g, None, rewards_only=reward is not None))
                 cyclic = float(cyclic_triple_share(win_prob)) if g >= 3 else float("nan")
                 weight = group_opponent_weights(own, (b, g))
             else:
                 h = win_prob.shape[-1]
+                spent += Ledger(comparisons=counted_answers(b, g, h)) + counted_responses(rollouts.response_ids)
                 weight_BH = rollouts.weight_BG if rollouts.weight_BG is not None else np.full((b, h), 1.0 / h)
                 weight = torch.as_tensor(weight_BH, dtype=torch.float64)[:, None, :].expand(b, g, h)
             filled, weight, heard = leave_out_unanswered(
@@ -233,6 +238,7 @@ class Collector:
             "response_weight_BG": _heard_by_all(response_weights, response_weight),
             "cyclic_triples": cyclic,
             "reward_BG": None if reward is None else torch.as_tensor(reward, dtype=torch.float64),
+            "spent": spent,
         }
 
     def _draw_opponents(self, role: OpponentRole, questions: _Questions) -> Rollouts:

@@ -21,6 +21,7 @@ from magnetar.methods import (
     Opponent,
     build_method,
 )
+from magnetar.training.ledger import Budget, counted_answers
 
 __all__ = ["MAGNET_SCHEDULES", "NashConfig"]
 
@@ -90,6 +91,12 @@ class NashConfig(TrainingArguments):
     )
     inner_epochs: int = _setting(1, "Optimiser steps on each batch of responses.")
     num_rounds: int = _setting(1, "Self-play rounds; the prompts are split evenly over them.")
+    max_comparisons: int | None = _setting(
+        None, "End after the update that reaches this many judge comparisons; max_steps and the data still bound it."
+    )
+    max_tokens: int | None = _setting(
+        None, "End after the update that reaches this many generated tokens, the opponents' included."
+    )
 
     # Responses
     num_generations: int = _setting(8, "Responses to each prompt: the group size G.")
@@ -180,6 +187,30 @@ class NashConfig(TrainingArguments):
         """Optimiser steps of one update: its inner epochs, twice for an extragradient method."""
         return self.inner_epochs * (2 if self.build_method().prediction == "extragradient" else 1)
 
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """What the run may spend: ``max_comparisons`` and ``max_tokens``, where they are given."""
+        given = {"comparisons": self.max_comparisons, "tokens": self.max_tokens}
+        return tuple(Budget(unit, amount) for unit, amount in given.items() if amount is not None)  # type: ignore[arg-type]
+
+    def updates_within(self, budget: Budget) -> int:
+        """Most updates that a run can make before a budget is used up.
+
+        Exact for comparisons, unless the method asks about more pairs in its later updates; for tokens a response is
+        at least one token, so that it is a loose bound.
+        """
+        if budget.unit == "updates":
+            return budget.amount
+        opponent = self.build_method().opponent
+        others = None if opponent.is_self_play else self.num_opponents or self.num_generations
+        if budget.unit == "comparisons":
+            least = counted_answers(1, self.num_generations, others)
+            if self.build_method().prediction == "extragradient":
+                least += counted_answers(1, self.num_generations, self.num_opponents or self.num_generations)
+        else:
+            least = self.num_generations + (others or 0)
+        return -(-budget.amount // (least * self.prompts_per_update))
+
     def check_held_out(self, given: bool) -> None:
         """Check that prompts to evaluate on were given when evaluations during training are asked for.
 
@@ -247,7 +278,7 @@ class NashConfig(TrainingArguments):
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected an integer of at least 1")
         if self.critic_learning_rate is not None and not self.critic_learning_rate > 0:
             raise ConfigError(f"critic_learning_rate is {self.critic_learning_rate}, expected a positive number")
-        for name in ("num_opponents", "max_responses_per_pass", "magnet_every"):
+        for name in ("num_opponents", "max_responses_per_pass", "magnet_every", "max_comparisons", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected an integer of at least 1")

@@ -5,9 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from magnetar.training.ledger import Ledger
 from magnetar.types import Prompt
 
 __all__ = ["Experience"]
+
+NOTHING_SPENT = Ledger()
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Experience:
         reference_is_behavior: The reference equals the sampling policy.
         finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
         seconds: Time of each stage.
+        spent: What this process spent on it; booked when it was collected, so that a checkpoint's copy has none.
     """
 
     positions: list[int]
@@ -59,6 +63,7 @@ class Experience:
     reference_is_behavior: bool
     finite: bool
     seconds: dict[str, float]
+    spent: Ledger = NOTHING_SPENT
 
     @property
     def payoff_BG(self) -> Tensor:
@@ -67,7 +72,7 @@ class Experience:
 
     def to_state(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spent"}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Experience":

@@ -38,6 +38,7 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
+from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
 from magnetar.types import Role, RolloutBatch
@@ -178,6 +179,7 @@ class NashTrainer(ResumableTrainer):
         self._saved_step = -1
         if self.critic is not None:
             self.critic.critic.to(self.accelerator.device)
+        self._spending = Spending(self.accelerator)
         self._collector = self._make_collector(tokenizer, rollout_engine)
         self._set_up_callbacks()
 
@@ -311,6 +313,7 @@ class NashTrainer(ResumableTrainer):
         if self._keeps_experiences:
             self._experiences.append(experience)
         self.last_experience = experience
+        self._spending.add(experience.spent)
         self._log_experience(experience)
         return experience
 
@@ -321,6 +324,7 @@ class NashTrainer(ResumableTrainer):
             return experience
         opponents = self.prediction.opponents(self.update, step)
         met = self._asked(lambda: self._collector.meet_again(experience, opponents))
+        self._spending.add(met.spent)
         self._log_stages(met)
         payoff_B = (met.response_weight_BG * met.payoff_BG).sum(-1)
         self._metrics.add("payoff_lookahead", float(payoff_B.sum()), float(met.response_weight_BG.sum()))
@@ -484,6 +488,8 @@ class NashTrainer(ResumableTrainer):
                 **logs,
                 **means,
                 "magnet_moved": int(self._magnet_moved),
+                "total_comparisons": self.ledger.comparisons,
+                "total_tokens": self.ledger.generated_tokens,
             }
             self._magnet_moved = False
         super().log(logs, start_time)
@@ -537,11 +543,12 @@ class NashTrainer(ResumableTrainer):
         self.prediction.before_step(self.inner_epoch, cast(Any, self.optimizer))
 
     def after_optimizer_step(self) -> None:
-        """Check the weights, and move the magnet when an update has ended and its schedule says so."""
+        """Check the weights, book what was spent, and move the magnet when an update has ended and it is time."""
         self._check_finite(self._weights_finite(), "its step made weights that are not finite", [], stepped=True)
         if self.critic is not None:
             self.critic.after_step()
         self.prediction.after_step((self.state.global_step - 1) % self.plan.inner_epochs, cast(Any, self.optimizer))
+        self._spending.book(self.state.global_step // self.plan.inner_epochs)
         if self.state.global_step % self.plan.inner_epochs:
             return
         update = self.state.global_step // self.plan.inner_epochs
@@ -586,8 +593,10 @@ class _MagnetCallback(TrainerCallback):
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.before_optimizer_step()
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.after_optimizer_step()
+        if self._trainer.budget_reached:
+            end_training(args, state, control)
 
 
 def _rows_as_they_are(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
