@@ -10,6 +10,10 @@ from magnetar.errors import ConfigError
 
 __all__ = ["main"]
 
+SAME_JUDGE = (
+    "note: eval_judge is not given, so the judge that methods learn from also compares them: whoever finds its weak "
+    "spots wins"
+)
 FAILED = 1  # exit status when a run is missing from the tables
 
 
@@ -27,16 +31,27 @@ def main(argv: list[str]) -> int:
     """
     asked = _parse(argv)
     from magnetar.cli.comparison.config import load_comparison
+    from magnetar.cli.comparison.evaluate import evaluate, held_out_prompts, unfinished
     from magnetar.cli.comparison.plan import plan_runs, selected_runs
     from magnetar.cli.comparison.runs import check_settings, train_runs
+    from magnetar.reports.comparison_files import comparison_markdown
 
     config = load_comparison(asked.config)
     runs = plan_runs(config)
     for run in runs:
         check_settings(run)
     chosen = selected_runs(runs, asked.only, asked.seed)
+    prompts = None if asked.no_evaluation else held_out_prompts(config, runs[0].parsed()[1])
+    if prompts is not None and config.eval_judge is None:
+        print(SAME_JUDGE, file=sys.stderr)
     with stop_signals():
         problems = [] if asked.evaluate_only else train_runs(chosen, config)
+        if prompts is not None:
+            result = evaluate(runs, config, prompts)
+            if result is not None:
+                print(comparison_markdown(result))
+                print(f"page: {config.output_dir / 'comparison.html'}", file=sys.stderr)
+            problems += [line for line in unfinished(runs) if line not in problems]
     for problem in problems:
         print(f"missing: {problem}", file=sys.stderr)
     return FAILED if problems else 0
