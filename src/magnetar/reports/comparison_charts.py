@@ -22,8 +22,8 @@ class _Axes:
 
     def __init__(self, size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> None:
         self.width, self.height = size
-        self.x_ticks, self.y_ticks = nice_ticks(*x, 5), nice_ticks(*y)
-        self._x, self._y = (min(x[0], self.x_ticks[0]), self.x_ticks[-1]), (self.y_ticks[0], self.y_ticks[-1])
+        self.x_ticks, self.y_ticks = [tick for tick in nice_ticks(*x, 5) if tick <= x[1]], nice_ticks(*y)
+        self._x, self._y = x, (self.y_ticks[0], self.y_ticks[-1])
 
     def x(self, value: float) -> float:
         share = (value - self._x[0]) / (self._x[1] - self._x[0])
@@ -121,7 +121,7 @@ def heat_map(labels: Sequence[str], matrix: Sequence[Sequence[Estimate | None]])
         top = 22.0 + CELL_HEIGHT * row
         parts.append(
             f'<text class="tick name" x="{left - 8:.1f}" y="{top + CELL_HEIGHT / 2 + 4:.1f}" text-anchor="end">'
-            f"{escape(_short(label))} {row + 1}<title>{escape(label)}</title></text>"
+            f"{row + 1} {escape(_short(label))}<title>{escape(label)}</title></text>"
         )
         for column, cell in enumerate(matrix[row]):
             parts.append(_cell(labels[row], labels[column], cell, left + CELL_WIDTH * column, top))
@@ -138,7 +138,7 @@ def kl_chart(rows: Sequence[MethodRow]) -> Markup:
         An ``svg`` element.
     """
     shown = [(number, row) for number, row in enumerate(rows, start=1) if row.win_rate is not None]
-    furthest = max(max(row.kl_nats.value, row.kl_nats.high or 0.0) for _, row in shown)
+    furthest = 1.03 * max(max(row.kl_nats.value, row.kl_nats.high or 0.0) for _, row in shown) or 1.0
     axes = _Axes((WIDE, TALL), (0.0, furthest), rate_range([row.win_rate for _, row in shown if row.win_rate]))
     parts = axes.grid()
     points = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def _answer(
     model = _on_device(loaded)
     del loaded
     try:
-        engine = TransformersEngine(tokenizer, settings.sampling)
+        engine = TransformersEngine(cast(Any, tokenizer), settings.sampling)
         rendered = render_prompts(list(prompts), tokenizer)
         measure = _kl_measure(model, contestant.spec == reference, reference, reference_model, tokenizer, settings)
         # Long prompts first, so that batches are of like length and a lack of memory shows at once.
