@@ -28,6 +28,7 @@ __all__ = ["REFERENCE", "AnswerSettings", "Answers", "Contestant", "collect_answ
 
 REFERENCE = "reference"
 MAX_TOKENS_PER_PASS = 4096
+LARGE = 10_000_000  # weights of a model whose memory is wanted back before the next one is loaded
 WEIGHTS = ("*.safetensors", "*.bin", "adapter_config.json", "config.json")
 
 
@@ -170,8 +171,10 @@ def _answer(
                     )
                 bar.update(len(rows))
     finally:
+        large = sum(weight.numel() for weight in model.parameters()) > LARGE
         del model
-        gc.collect()
+        if large:  # a walk over all objects, which costs more than a small model does
+            gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -1,6 +1,5 @@
 """Intervals of a mean over several things drawn at random at once: prompts, and the seeds of training runs."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
