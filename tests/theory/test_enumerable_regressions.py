@@ -68,11 +68,11 @@ FORMULAS: dict[str, tuple[dict[str, Any], Any]] = {
         lambda now, k, ref: (k.exp() * (now - k - ETA * (payoffs(k) - 0.5)) ** 2).sum(),
     ),
     "dpo on all pairs": (
-        {"method": "iterative_dpo", "kl_coef": ALPHA, "pairs": "all", "hard_labels": False},
+        {"method": "online_dpo", "kl_coef": ALPHA, "pairs": "all", "hard_labels": False},
         lambda *logp: dpo(ALPHA, WIN_PROB, *logp),
     ),
     "dpo on all pairs, hard labels": (
-        {"method": "iterative_dpo", "kl_coef": ALPHA, "pairs": "all", "hard_labels": True},
+        {"method": "online_dpo", "kl_coef": ALPHA, "pairs": "all", "hard_labels": True},
         lambda *logp: dpo(ALPHA, (WINNER + 1) / 2, *logp),
     ),
 }

@@ -34,6 +34,8 @@ class Experience:
         behavior_logp_BGT: Under the sampling policy; None when it is the policy of the only optimiser step.
         magnet_logp_BGT: Under the magnet; None when not needed or when the magnet is the sampling policy.
         reference_logp_BGT: Under the reference; None when it is the sampling policy.
+        reward_BG: Scores of the responses; None for a method that learns from preferences.
+        behavior_value_BGT: Values by the critic at sampling; None for a method without a critic.
         magnet_is_behavior: The magnet equals the sampling policy.
         reference_is_behavior: The reference equals the sampling policy.
         finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
@@ -55,6 +57,8 @@ class Experience:
     behavior_logp_BGT: Tensor | None
     magnet_logp_BGT: Tensor | None
     reference_logp_BGT: Tensor | None
+    reward_BG: Tensor | None
+    behavior_value_BGT: Tensor | None
     magnet_is_behavior: bool
     reference_is_behavior: bool
     finite: bool

@@ -18,6 +18,7 @@ from magnetar.modeling.roles import Roles
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.config import NashConfig
+from magnetar.training.critic import CriticTraining
 from magnetar.training.experience import Experience
 from magnetar.training.ledger import LEDGER_FILE, Ledger, write_ledger
 from magnetar.training.prediction import OpponentPrediction
@@ -39,6 +40,8 @@ class ResumableTrainer(Trainer):
     signals: StopSignals
     prediction: OpponentPrediction
     magnet_moves: list[int]
+    critic: CriticTraining | None
+    first_move: float | None
     _experiences: list[Experience]
     _saved_step: int
     _spending: Spending
@@ -163,6 +166,7 @@ class ResumableTrainer(Trainer):
                     "the same model and peft_config, or start a new run in another output_dir"
                 )
             self.magnet_moves = list(state["magnet_moves"])
+            self.first_move = state.get("first_move")
             if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
                 self._saved_step = state["step"]
             self._spending.total = Ledger(**state.get("ledger", {}))  # older checkpoints have none
@@ -197,6 +201,8 @@ class ResumableTrainer(Trainer):
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
         self.prediction.load_state_dict(checkpoints.load_prediction(folder))
+        if self.critic is not None:
+            self.critic.load(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
@@ -211,12 +217,15 @@ class ResumableTrainer(Trainer):
             if self.args.should_save:
                 checkpoints.save_roles(folder, self.roles)
                 checkpoints.save_prediction(folder, self.prediction.state_dict())
+                if self.critic is not None:
+                    self.critic.save(folder)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 counters = {
                     "step": self.state.global_step,
                     "update": self.state.global_step // self.plan.inner_epochs,
                     "magnet_moves": self.magnet_moves,
+                    "first_move": self.first_move,
                     "start": self.start_digest,
                     "ledger": self.ledger.to_dict(),
                     "played": checkpoints.played(self.plan, self.state.global_step // self.plan.inner_epochs),
