@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from test_two_processes import run_two_processes
 from tiny_runs import GAME, assert_identical, make_trainer, metrics_without_times, read_lines, snapshot
 
 from magnetar.errors import CheckpointError, ConfigError
+from magnetar.judges import ScoreFunctionJudge
 from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.training.ledger import Budget, Ledger, counted_answers, read_ledger
 from magnetar.training.snapshots import PolicySnapshots, snapshots
@@ -31,6 +33,22 @@ class Counting(type(GAME.judge())):
         for mine, theirs in zip(responses, opponents, strict=True):
             self.pairs += sum(1 for _ in mine for _ in theirs)
         return super()._cross_win_prob(prompts, responses, opponents)
+
+
+class CountingScores(ScoreFunctionJudge):
+    """A judge that scores, with the number of scores that it gave."""
+
+    def __init__(self) -> None:
+        super().__init__(_scissors, name="scissors")
+        self.pairs = 0  # what a method pays for: here each score is one
+
+    def features(self, prompts: Any, responses: Any) -> Any:
+        self.pairs += len(responses)
+        return super().features(prompts, responses)
+
+
+def _scissors(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+    return [float(text.count("scissors")) for text in responses]
 
 
 class CountingEngine(TransformersEngine):
@@ -61,13 +79,16 @@ RUNS: dict[str, tuple[dict[str, Any], int, int]] = {
     "accumulation": ({"gradient_accumulation_steps": 2}, 6, 0),
     "extragradient": ({"method": "egpo", "step_size": 1.0, "magnet_every": None, "num_opponents": 3}, 6 + 12, 3),
     "mixture": ({"method": "nash_md", "step_size": 1.0, "magnet_every": None, "num_opponents": 3}, 12, 3),
+    "rewards": ({"method": "rloo", **NO_MAGNET}, 4, 0),
+    "rewards and a critic": ({"method": "ppo", **NO_MAGNET}, 4, 0),
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_ledger_equals_counts_of_judge_and_engine(tmp_path: Path, name: str) -> None:
     settings, pairs, opponents = RUNS[name]
-    judge, engine = Counting(), CountingEngine()
+    judge = CountingScores() if name.startswith("rewards") else Counting()
+    engine = CountingEngine()
     trainer = make_trainer(tmp_path, judge=judge, rollout_engine=engine, **settings)
     trainer.train()
     ledger = trainer.ledger
@@ -204,6 +225,7 @@ def test_counted_answers_equal_an_enumeration_of_pairs(seed: int) -> None:
         ({"opponent": "reference", "num_opponents": 3}, True),
         ({"method": "egpo", "step_size": 1.0, "magnet_every": None, "num_opponents": 3}, True),
         ({"method": "omwu", "num_opponents": 3, **NO_MAGNET}, False),
+        ({"method": "rloo", **NO_MAGNET}, True),
     ],
 )
 @pytest.mark.parametrize("unit", ["comparisons", "tokens", "updates"])
@@ -212,10 +234,11 @@ def test_no_run_needs_more_updates_than_foreseen(
 ) -> None:
     budget = Budget(unit, {"comparisons": 70, "tokens": 60, "updates": 3}[unit])  # type: ignore[arg-type]
     limit = {} if unit == "updates" else {f"max_{unit}": budget.amount}
-    probe = make_trainer(tmp_path / "probe", **settings)
+    judge = CountingScores() if settings.get("method") == "rloo" else None
+    probe = make_trainer(tmp_path / "probe", judge=judge, **settings)
     foreseen = probe.settings.updates_within(budget)
     steps = foreseen * probe.settings.steps_per_update
-    trainer = make_trainer(tmp_path / "run", **(settings | {"max_steps": steps} | limit))
+    trainer = make_trainer(tmp_path / "run", judge=judge, **(settings | {"max_steps": steps} | limit))
     trainer.train()
     assert budget.reached(trainer.ledger)
     if unit == "comparisons" and exact:
