@@ -131,7 +131,7 @@ def _evaluate(
     contestants += [Contestant(run.name, str(folders[run.name])) for run in finished]
     for run in finished:
         kept = snapshots(folders[run.name])
-        contestants += [Contestant(_point_name(run.name, path), str(path)) for path, _ in kept]
+        contestants += [Contestant(_point_name(run.name, path), str(path), measure_kl=False) for path, _ in kept]
     settings = _answer_settings(runs[0], config)
     answers = collect_answers(contestants, prompts, config.model, folder / "answers", settings)
 

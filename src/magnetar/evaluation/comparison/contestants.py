@@ -39,10 +39,12 @@ class Contestant:
     Attributes:
         name: Unique, and part of a file's name.
         spec: What `load_policy` loads: a run's folder, or the model that training started from.
+        measure_kl: Whether its KL to the reference is wanted, which costs two more passes over its responses.
     """
 
     name: str
     spec: str
+    measure_kl: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Answers:
 
     Attributes:
         responses: Texts, lengths and truncation, B prompts × G responses.
-        kl_nats_BG: For each response the sampled KL to the reference, summed over its tokens; zero for the reference.
+        kl_nats_BG: For each response the sampled KL to the reference, summed over its tokens; zero for the reference,
+            NaN where it was not wanted.
     """
 
     responses: Responses
@@ -142,7 +145,7 @@ def _answer(
     try:
         engine = TransformersEngine(cast(Any, tokenizer), settings.sampling)
         rendered = render_prompts(list(prompts), tokenizer)
-        measure = _kl_measure(model, contestant.spec == reference, reference, reference_model, tokenizer, settings)
+        measure = _kl_measure(contestant, model, reference, reference_model, tokenizer, settings)
         # Long prompts first, so that batches are of like length and a lack of memory shows at once.
         order = sorted(range(len(prompts)), key=lambda row: -len(rendered[row]))
         bar = tqdm(
@@ -180,8 +183,8 @@ def _answer(
 
 
 def _kl_measure(
+    contestant: Contestant,
     model: Any,
-    is_reference: bool,
     reference: str,
     reference_model: Callable[[], Any],
     tokenizer: Any,
@@ -192,10 +195,10 @@ def _kl_measure(
     The estimate is `sampled_reverse_kl` at every token, as in the metrics of a training run: the policy's KL at each
     state that it visits, without bias and never negative.
     """
-    if is_reference:
-        return lambda prompt_ids, response_ids: [[0.0] * len(group) for group in response_ids]
-    # Below an adapter lies the reference itself, unless training went on from an adapter.
-    below = isinstance(model, PeftModel) and locate_model(reference, None).base is None
+    if contestant.spec == reference or not contestant.measure_kl:
+        nothing = 0.0 if contestant.spec == reference else float("nan")
+        return lambda prompt_ids, response_ids: [[nothing] * len(group) for group in response_ids]
+    below = isinstance(model, PeftModel) and _lies_below(reference, contestant.spec)
     layouts: list[Any] = []
 
     def logp(network: Any, prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> torch.Tensor:
@@ -227,6 +230,12 @@ def _kl_measure(
     return measure
 
 
+def _lies_below(reference: str, adapter: str) -> bool:
+    """Whether a model is the base of an adapter, so that it is at hand with the adapter switched off."""
+    start, base = locate_model(reference, None), locate_model(adapter, None).base
+    return start.base is None and base is not None and Path(start.place).resolve() == Path(base.place).resolve()
+
+
 @contextmanager
 def _without_adapter(model: Any) -> Iterator[Any]:
     with model.disable_adapter():
@@ -252,6 +261,7 @@ def _fingerprint(contestant: Contestant, reference: str, settings: AnswerSetting
     """What decides a contestant's answers."""
     return {
         "weights": _weights_digest(contestant.spec),
+        "measure_kl": contestant.measure_kl,
         "reference": _weights_digest(reference),
         "sampling": vars(settings.sampling),
         "responses": settings.responses,
