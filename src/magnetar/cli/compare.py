@@ -14,7 +14,7 @@ SAME_JUDGE = (
     "note: eval_judge is not given, so the judge that methods learn from also compares them: whoever finds its weak "
     "spots wins"
 )
-FAILED = 1  # exit status when a run is missing from the tables
+INCOMPLETE = 1  # exit status when a run that was asked for is not finished
 
 
 def main(argv: list[str]) -> int:
@@ -24,16 +24,16 @@ def main(argv: list[str]) -> int:
         argv: Arguments after ``magnetar compare``.
 
     Returns:
-        Exit status: 0, or 1 when a run failed or is under way elsewhere.
+        Exit status: 0, or 1 when a run that was asked for failed or is under way elsewhere.
 
     Raises:
         MagnetarError: Anything that the user can mend.
     """
     asked = _parse(argv)
     from magnetar.cli.comparison.config import load_comparison
-    from magnetar.cli.comparison.evaluate import evaluate, held_out_prompts, unfinished
+    from magnetar.cli.comparison.evaluate import evaluate, held_out_prompts
     from magnetar.cli.comparison.plan import plan_runs, selected_runs
-    from magnetar.cli.comparison.runs import check_settings, train_runs
+    from magnetar.cli.comparison.runs import check_settings, train_runs, unfinished
     from magnetar.reports.comparison_files import comparison_markdown
 
     config = load_comparison(asked.config)
@@ -45,16 +45,16 @@ def main(argv: list[str]) -> int:
     if prompts is not None and config.eval_judge is None:
         print(SAME_JUDGE, file=sys.stderr)
     with stop_signals():
-        problems = [] if asked.evaluate_only else train_runs(chosen, config)
-        if prompts is not None:
-            result = evaluate(runs, config, prompts)
-            if result is not None:
-                print(comparison_markdown(result))
-                print(f"page: {config.output_dir / 'comparison.html'}", file=sys.stderr)
-            problems += [line for line in unfinished(runs) if line not in problems]
-    for problem in problems:
-        print(f"missing: {problem}", file=sys.stderr)
-    return FAILED if problems else 0
+        if not asked.evaluate_only:
+            train_runs(chosen, config)
+        result = None if prompts is None else evaluate(runs, config, prompts)
+    if result is not None:
+        print(comparison_markdown(result))
+        print(f"page: {config.output_dir / 'comparison.html'}", file=sys.stderr)
+    missing = unfinished(chosen)
+    for line in missing:
+        print(f"missing: {line}", file=sys.stderr)
+    return INCOMPLETE if missing else 0
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -10,20 +10,20 @@ from filelock import FileLock, Timeout
 
 from magnetar.cli.comparison.config import ComparisonConfig
 from magnetar.cli.comparison.plan import PlannedRun
-from magnetar.cli.comparison.runs import read_record
+from magnetar.cli.comparison.runs import read_record, unfinished
 from magnetar.data import limit_prompt_length, load_prompts
 from magnetar.data.splits import prompt_key
 from magnetar.errors import DataError, JudgeError
 from magnetar.training.config import NashConfig
-from magnetar.training.ledger import Ledger, read_ledger
-from magnetar.training.snapshots import snapshots
+from magnetar.training.ledger import read_ledger
+from magnetar.training.snapshots import SNAPSHOT_FOLDER, snapshots
 
 if TYPE_CHECKING:
     from magnetar.evaluation.comparison.results import ComparisonResult
     from magnetar.evaluation.comparison.tables import FinishedRun
     from magnetar.judges import Judge
 
-__all__ = ["evaluate", "held_out_prompts", "unfinished"]
+__all__ = ["evaluate", "held_out_prompts"]
 
 SETTINGS_SHOWN = ("output_dir", "model", "dataset", "judge", "eval_judge", "eval_prompts", "settings", "methods")
 
@@ -64,17 +64,6 @@ def held_out_prompts(config: ComparisonConfig, args: NashConfig) -> list[Any]:
     if len(chosen) < 2:
         raise DataError(f"eval_prompts has {len(chosen)} prompts within max_prompt_length, expected at least 2")
     return list(chosen)
-
-
-def unfinished(runs: Sequence[PlannedRun]) -> list[str]:
-    """One sentence for each run that is not finished."""
-    words = {"absent": "has not been started", "started": "is not finished"}
-    told = []
-    for run in runs:
-        record = read_record(run.folder)
-        if record.status != "finished":
-            told.append(f"{run.name}: " + (words.get(record.status) or f"failed: {record.error}"))
-    return told
 
 
 def evaluate(runs: Sequence[PlannedRun], config: ComparisonConfig, prompts: list[Any]) -> "ComparisonResult | None":
@@ -130,8 +119,9 @@ def _evaluate(
     contestants = [Contestant(REFERENCE, config.model)]
     contestants += [Contestant(run.name, str(folders[run.name])) for run in finished]
     for run in finished:
-        kept = snapshots(folders[run.name])
-        contestants += [Contestant(_point_name(run.name, path), str(path), measure_kl=False) for path, _ in kept]
+        for name, _, _ in run.points:
+            path = folders[run.name] / SNAPSHOT_FOLDER / name.removeprefix(f"{run.name}-")
+            contestants.append(Contestant(name, str(path), measure_kl=False))
     settings = _answer_settings(runs[0], config)
     answers = collect_answers(contestants, prompts, config.model, folder / "answers", settings)
 
@@ -171,25 +161,22 @@ def _finished(run: PlannedRun, config: ComparisonConfig) -> "FinishedRun":
     ledger = read_ledger(run.folder)
     points = config.evaluation.curve_points
 
-    def number(at: Ledger) -> int:
-        return config.budget.spent(at) * points // config.budget.amount
-
+    # With other curve_points than the run had, several policies may lie between two points: the first is nearest.
+    kept: dict[int, tuple[str, int, int]] = {}
+    for path, at in snapshots(run.folder):
+        spent = config.budget.spent(at)
+        number = spent * points // config.budget.amount
+        if 0 < number < points:
+            kept.setdefault(number, (f"{run.folder.name}-{path.name}", number, spent))
     return FinishedRun(
         label=run.label,
         method=str(run.settings["method"]),
         seed=run.seed,
         name=run.folder.name,
         spent=Spent(ledger.comparisons, ledger.generated_tokens, ledger.updates, ledger.seconds),
-        points=tuple(
-            (_point_name(run.folder.name, path), number(at), config.budget.spent(at))
-            for path, at in snapshots(run.folder)
-        ),
+        points=tuple(kept.values()),
         budget_spent=config.budget.spent(ledger),
     )
-
-
-def _point_name(name: str, path: Path) -> str:
-    return f"{name}-{path.name}"
 
 
 def _pairs(finished: "Sequence[FinishedRun]") -> list[tuple[str, str]]:
