@@ -1,6 +1,7 @@
 """The configuration of a comparison: what it may say, and what is refused before anything runs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,21 @@ def test_differences_name_what_matters_and_know_defaults() -> None:
 )
 def test_labels_become_names_of_folders(label: str, folder: str) -> None:
     assert slug(label) == folder
+
+
+def test_the_configurations_of_docs_and_benchmarks_are_valid(write: Any) -> None:
+    root = Path(__file__).parents[3]
+    page = (root / "docs" / "comparing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    real = (root / "benchmarks" / "hh_methods.yaml").read_text(encoding="utf-8")
+    for text in (example, real):
+        # The judges that they name are not in this folder; runs need a device that CI lacks.
+        config = yaml.safe_load(text) | {"judge": "panel", "eval_judge": None}
+        config["settings"] |= {"use_cpu": True}
+        runs = plan_runs(load_comparison(write(**config)))
+        assert len(runs) == len(config["methods"]) * 3
+        for run in runs:
+            assert run.parsed()[1].max_comparisons == 960
 
 
 def test_a_label_twice_in_the_file_is_refused(write: Any) -> None:
