@@ -10,6 +10,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from magnetar.evaluation.enumerable import EnumerableGame
+from magnetar.judges import ScoreFunctionJudge
 from magnetar.training import NashConfig, NashTrainer
 
 GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
@@ -21,6 +22,15 @@ TIMES = ("seconds_", "tokens_per_second", "train_runtime", "train_samples_per_se
 
 def lora() -> LoraConfig:
     return LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+
+
+def scoring_judge() -> ScoreFunctionJudge:
+    """Scores each response by its words, for methods that maximise a reward."""
+
+    def score(prompts: list[Any], responses: list[str]) -> list[float]:
+        return [sum(WORDS.index(word) - 1.5 for word in response.split()) for response in responses]
+
+    return ScoreFunctionJudge(score, name="words", version="1")
 
 
 def make_config(folder: Path, **settings: Any) -> NashConfig:
@@ -42,8 +52,10 @@ def make_config(folder: Path, **settings: Any) -> NashConfig:
     }
     if "magnet_schedule" in settings or settings.get("method") in ("mmd", "mirror_descent"):
         del defaults["magnet_every"]
-    if settings.get("method") == "mirror_descent":
+    if settings.get("method") in ("mirror_descent", "ppo", "rloo", "grpo"):
         del defaults["magnet_strength"]
+    if settings.get("method") in ("ppo", "rloo", "grpo"):
+        del defaults["magnet_every"]
     return NashConfig(**(defaults | settings))
 
 
@@ -77,6 +89,8 @@ def snapshot(trainer: NashTrainer) -> dict[str, Tensor]:
     tensors = {f"policy.{name}": t.detach().clone() for name, t in trainer.roles.current.state_dict().items()}
     for role, state in trainer.roles.state_dict().items():
         tensors |= {f"{role}.{name}": t for name, t in state.items()}
+    if trainer.critic is not None:
+        tensors |= {f"critic.{name}": t.detach().clone() for name, t in trainer.critic.critic.trained().items()}
     for index, state in cast(Any, trainer.optimizer).state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t.clone() for name, t in state.items() if isinstance(t, Tensor)}
     return tensors
