@@ -124,7 +124,7 @@ def test_each_line_of_metrics_says_what_was_spent_so_far(tmp_path: Path) -> None
     ("budget", "updates"), [({"max_comparisons": 24}, 2), ({"max_comparisons": 25}, 3), ({"max_tokens": 1}, 1)]
 )
 def test_training_ends_after_the_update_that_reaches_the_budget(
-    tmp_path: Path, budget: dict[str, int], updates: int
+    tmp_path: Path, budget: dict[str, Any], updates: int
 ) -> None:
     trainer = make_trainer(tmp_path, **budget)
     trainer.train()
@@ -205,7 +205,7 @@ def test_seconds_of_an_interrupted_run_add_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0, -5])
 def test_a_budget_that_is_not_positive_is_refused(tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} is {value}"):
-        make_trainer(tmp_path, **{name: value})
+        make_trainer(tmp_path, **cast(Any, {name: value}))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -233,12 +233,12 @@ def test_no_run_needs_more_updates_than_foreseen(
     tmp_path: Path, settings: dict[str, Any], exact: bool, unit: str
 ) -> None:
     budget = Budget(unit, {"comparisons": 70, "tokens": 60, "updates": 3}[unit])  # type: ignore[arg-type]
-    limit = {} if unit == "updates" else {f"max_{unit}": budget.amount}
+    limit: dict[str, Any] = {} if unit == "updates" else {f"max_{unit}": budget.amount}
     judge = CountingScores() if settings.get("method") == "rloo" else None
     probe = make_trainer(tmp_path / "probe", judge=judge, **settings)
     foreseen = probe.settings.updates_within(budget)
     steps = foreseen * probe.settings.steps_per_update
-    trainer = make_trainer(tmp_path / "run", judge=judge, **(settings | {"max_steps": steps} | limit))
+    trainer = make_trainer(tmp_path / "run", judge=judge, **cast(Any, settings | {"max_steps": steps} | limit))
     trainer.train()
     assert budget.reached(trainer.ledger)
     if unit == "comparisons" and exact:

@@ -10,11 +10,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-import magnetar.evaluation.comparison.contestants as contestants
 from magnetar.evaluation.comparison.contestants import REFERENCE, AnswerSettings, Contestant, collect_answers
 from magnetar.evaluation.enumerable import EnumerableGame
 from magnetar.modeling.loading import load_policy
-from magnetar.rollout import SamplingParams
+from magnetar.rollout import SamplingParams, TransformersEngine
 
 GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
 PROMPTS = ["rock paper", "paper well", "well scissors", "rock well scissors"]
@@ -96,14 +95,13 @@ def test_only_what_is_missing_is_answered(models: Path, tmp_path: Path, monkeypa
     base = str(models / "base")
     player = Contestant("a", str(models / "adapter"))
     generated: list[int] = []
-    engine = contestants.TransformersEngine
+    generate = TransformersEngine.generate
 
-    class Noted(engine):  # type: ignore[misc, valid-type]
-        def generate(self, model: Any, prompt_ids: Any, *rest: Any) -> Any:
-            generated.append(len(prompt_ids))
-            return super().generate(model, prompt_ids, *rest)
+    def noted(engine: TransformersEngine, model: Any, prompt_ids: Any, *rest: Any) -> Any:
+        generated.append(len(prompt_ids))
+        return generate(engine, model, prompt_ids, *rest)
 
-    monkeypatch.setattr(contestants, "TransformersEngine", Noted)
+    monkeypatch.setattr(TransformersEngine, "generate", noted)
     first = collect_answers([player], PROMPTS[:2], base, tmp_path, SETTINGS)["a"]
     assert sum(generated) == 2
     collect_answers([player], PROMPTS, base, tmp_path, SETTINGS)

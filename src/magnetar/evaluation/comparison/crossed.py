@@ -26,7 +26,7 @@ def crossed_mean(
 
     With one entry on every axis but the last the interval is `estimate_mean`'s, a bootstrap over prompts. With several
     runs it would be wrong to resample runs and prompts alike: resampling three runs underestimates their spread and
-    covers about 80% instead of 95%. The interval is then
+    covers the mean too rarely. The interval is then
 
     ``mean ± t_ν √V``, with ``V = Σ_f s_f²/n_f − (k − 1) s_e²/N``
 
