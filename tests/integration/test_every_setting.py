@@ -60,6 +60,8 @@ CHANGES_WEIGHTS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "lr_scheduler_type": ({}, "constant", "linear"),
     "per_device_train_batch_size": ({}, 2, 3),
     "max_prompt_length": ({"prompts": LONG}, 2, 4),
+    "max_comparisons": ({}, 12, 24),
+    "max_tokens": ({}, 1, 100),
 }
 
 

@@ -10,7 +10,11 @@ from magnetar.errors import ConfigError
 
 __all__ = ["main"]
 
-FAILED = 1  # exit status when a run is missing from the tables
+SAME_JUDGE = (
+    "note: eval_judge is not given, so the judge that methods learn from also compares them: whoever finds its weak "
+    "spots wins"
+)
+INCOMPLETE = 1  # exit status when a run that was asked for is not finished
 
 
 def main(argv: list[str]) -> int:
@@ -20,26 +24,37 @@ def main(argv: list[str]) -> int:
         argv: Arguments after ``magnetar compare``.
 
     Returns:
-        Exit status: 0, or 1 when a run failed or is under way elsewhere.
+        Exit status: 0, or 1 when a run that was asked for failed or is under way elsewhere.
 
     Raises:
         MagnetarError: Anything that the user can mend.
     """
     asked = _parse(argv)
     from magnetar.cli.comparison.config import load_comparison
+    from magnetar.cli.comparison.evaluate import evaluate, held_out_prompts
     from magnetar.cli.comparison.plan import plan_runs, selected_runs
-    from magnetar.cli.comparison.runs import check_settings, train_runs
+    from magnetar.cli.comparison.runs import check_settings, train_runs, unfinished
+    from magnetar.reports.comparison_files import comparison_markdown
 
     config = load_comparison(asked.config)
     runs = plan_runs(config)
     for run in runs:
         check_settings(run)
     chosen = selected_runs(runs, asked.only, asked.seed)
+    prompts = None if asked.no_evaluation else held_out_prompts(config, runs[0].parsed()[1])
+    if prompts is not None and config.eval_judge is None:
+        print(SAME_JUDGE, file=sys.stderr)
     with stop_signals():
-        problems = [] if asked.evaluate_only else train_runs(chosen, config)
-    for problem in problems:
-        print(f"missing: {problem}", file=sys.stderr)
-    return FAILED if problems else 0
+        if not asked.evaluate_only:
+            train_runs(chosen, config)
+        result = None if prompts is None else evaluate(runs, config, prompts)
+    if result is not None:
+        print(comparison_markdown(result))
+        print(f"page: {config.output_dir / 'comparison.html'}", file=sys.stderr)
+    missing = unfinished(chosen)
+    for line in missing:
+        print(f"missing: {line}", file=sys.stderr)
+    return INCOMPLETE if missing else 0
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

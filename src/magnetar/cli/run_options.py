@@ -191,6 +191,20 @@ def _settle_model(options: Any, model_config: ModelConfig, given: Set[str]) -> N
             )
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's own loader keeps the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if isinstance(key, str) and key in seen and key != "<<":
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} twice, the second time in line {line}")
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path, known: set[str], command: str = "train") -> dict[str, Any]:
     """Read settings from a YAML file.
 
@@ -200,7 +214,7 @@ def read_yaml(path: Path, known: set[str], command: str = "train") -> dict[str, 
     if not path.is_file():
         raise ConfigError(f"config file {path} does not exist")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config file {path} is not YAML: {error}") from error
     if not isinstance(settings, dict):

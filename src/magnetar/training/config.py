@@ -201,11 +201,12 @@ class NashConfig(TrainingArguments):
         """
         if budget.unit == "updates":
             return budget.amount
-        opponent = self.build_method().opponent
-        others = None if opponent.is_self_play else self.num_opponents or self.num_generations
+        method = self.build_method()
+        others = None if method.opponent.is_self_play else self.num_opponents or self.num_generations
         if budget.unit == "comparisons":
-            least = counted_answers(1, self.num_generations, others)
-            if self.build_method().prediction == "extragradient":
+            rewards_only = method.sampled_objective.needs_reward
+            least = counted_answers(1, self.num_generations, others, rewards_only=rewards_only)
+            if method.prediction == "extragradient":
                 least += counted_answers(1, self.num_generations, self.num_opponents or self.num_generations)
         else:
             least = self.num_generations + (others or 0)

@@ -58,7 +58,7 @@ class EvaluationSettings:
     seed: int = 0
     temperature: float | None = None
     max_new_tokens: int | None = None
-    batch_size: int = 16
+    batch_size: int = 32
     bootstrap: int = 2000
     confidence: float = 0.95
 

@@ -16,7 +16,7 @@ from magnetar.cli.comparison.plan import PlannedRun, differences
 from magnetar.errors import CheckpointError, ConfigError, MagnetarError
 from magnetar.training.callbacks import TrainingInterrupted
 
-__all__ = ["RunRecord", "check_settings", "read_record", "train_runs"]
+__all__ = ["RunRecord", "check_settings", "read_record", "train_runs", "unfinished"]
 
 RECORD_FILE = "comparison_run.json"
 Status = Literal["absent", "started", "failed", "finished"]
@@ -75,40 +75,43 @@ def check_settings(run: PlannedRun) -> None:
         )
 
 
-def train_runs(runs: Sequence[PlannedRun], config: ComparisonConfig) -> list[str]:
-    """Train what is not finished.
+def unfinished(runs: Sequence[PlannedRun]) -> list[str]:
+    """One sentence for each run that is not finished."""
+    words = {"absent": "has not been started", "started": "is not finished"}
+    told = []
+    for run in runs:
+        record = read_record(run.folder)
+        if record.status != "finished":
+            told.append(f"{run.name}: " + (words.get(record.status) or f"failed: {record.error}"))
+    return told
+
+
+def train_runs(runs: Sequence[PlannedRun], config: ComparisonConfig) -> None:
+    """Train what is not finished; a run that fails, or that another command is training, does not stop the others.
 
     Args:
         runs: Checked by `plan_runs` and `check_settings`.
         config: Of the comparison.
 
-    Returns:
-        One sentence for each run that failed or is under way elsewhere.
-
     Raises:
         TrainingInterrupted: On a signal, once the run under way is saved.
     """
-    problems = []
     for number, run in enumerate(runs, start=1):
         where = f"[{number}/{len(runs)}] {run.name}"
         lock = FileLock(run.folder.parent / f"{run.folder.name}.lock")
         run.folder.mkdir(parents=True, exist_ok=True)
         try:
             with lock.acquire(timeout=0):
-                problem = _train_one(run, config, where)
+                _train_one(run, config, where)
         except Timeout:
-            problem = f"{run.name}: another command is training it"
             print(f"{where}: another command is training it; left to that one", file=sys.stderr, flush=True)
-        if problem is not None:
-            problems.append(problem)
-    return problems
 
 
-def _train_one(run: PlannedRun, config: ComparisonConfig, where: str) -> str | None:
+def _train_one(run: PlannedRun, config: ComparisonConfig, where: str) -> None:
     record = read_record(run.folder)
     if record.status == "finished":
         print(f"{where}: finished before", file=sys.stderr, flush=True)
-        return None
+        return
     checkpoint = _checkpoint(run, record)
     print(
         f"{where}: {'training' if checkpoint is None else f'going on from {checkpoint}'}", file=sys.stderr, flush=True
@@ -121,14 +124,13 @@ def _train_one(run: PlannedRun, config: ComparisonConfig, where: str) -> str | N
     except MagnetarError as error:
         _write(run, "failed", str(error))
         print(f"{where} failed: {error}", file=sys.stderr, flush=True)
-        return f"{run.name}: {error}"
+        return
     finally:
         _free_memory()
     _write(run, "finished")
     if not config.keep_checkpoints:
         for folder in run.folder.glob("checkpoint-*"):
             shutil.rmtree(folder, ignore_errors=True)
-    return None
 
 
 def _checkpoint(run: PlannedRun, record: RunRecord) -> Path | None:

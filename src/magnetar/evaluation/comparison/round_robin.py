@@ -1,0 +1,127 @@
+"""Every two contestants compared by one judge on the same prompts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from magnetar.evaluation.comparison.contestants import Answers
+from magnetar.judges import Judge
+from magnetar.judges.pointwise import PointwiseJudge
+from magnetar.types import Prompt
+
+__all__ = ["Pairs", "WinRates", "judge_pairs", "needed_comparisons"]
+
+Pairs = Sequence[tuple[str, str]]
+ROWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class WinRates:
+    """Who beats whom on each prompt.
+
+    Attributes:
+        names: Contestants.
+        win_prob_PPB: Mean P(a response of the first beats one of the second) over both sides' responses to a prompt, in
+            [0, 1]; NaN where the pair was not asked for, or the judge answered none of a prompt's comparisons.
+    """
+
+    names: tuple[str, ...]
+    win_prob_PPB: NDArray[np.float64]
+
+    def between(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
+        """Win rates of some contestants against others: shape (first, second, B)."""
+        rows = [self.names.index(name) for name in first]
+        columns = [self.names.index(name) for name in second]
+        return self.win_prob_PPB[np.ix_(rows, columns)]
+
+
+def needed_comparisons(judge: Judge, pairs: int, prompts: int, responses: int, contestants: int) -> tuple[int, str]:
+    """What a judge will be asked: readings for one that reads each response once, comparisons for any other.
+
+    Args:
+        judge: Who compares.
+        pairs: Pairs of contestants.
+        prompts: B.
+        responses: G of each contestant to each prompt.
+        contestants: How many there are.
+
+    Returns:
+        Number and unit.
+    """
+    if isinstance(judge, PointwiseJudge):
+        return contestants * prompts * responses, "responses to read"
+    return pairs * prompts * responses * responses, "pairs to compare"
+
+
+def judge_pairs(
+    answers: Mapping[str, Answers],
+    prompts: Sequence[Prompt],
+    judge: Judge,
+    pairs: Pairs,
+    *,
+    progress: bool = False,
+) -> WinRates:
+    """Ask a judge about pairs of contestants, each pair in one direction.
+
+    A judge that reads each response by itself reads each one once, whatever the number of pairs. A judge with a
+    preference for the first answer needs to be wrapped in ``Symmetrized``.
+
+    Args:
+        answers: Name → what the contestant answered, to the same prompts.
+        prompts: B prompts.
+        judge: Who compares; wrapped in ``Cached`` it is asked nothing twice.
+        pairs: Which two to compare.
+        progress: Show a bar on standard error.
+
+    Returns:
+        Win rates of all pairs asked for, in both directions.
+
+    Raises:
+        JudgeError: If the judge's answers are not win probabilities.
+    """
+    names = tuple(answers)
+    place = {name: at for at, name in enumerate(names)}
+    table = np.full((len(names), len(names), len(prompts)), np.nan)
+    pointwise = isinstance(judge, PointwiseJudge)
+    features = {}
+    if pointwise:
+        for name in tqdm(names, desc="judge reads", unit="contestant", disable=not progress, leave=False):
+            features[name] = _features(judge, prompts, answers[name])
+    for first, second in tqdm(pairs, desc="judge compares", unit="pair", disable=not progress, leave=False):
+        if pointwise:
+            win_prob = judge.compare(features[first][:, :, None], features[second][:, None, :])
+        else:
+            win_prob = _compared(judge, prompts, answers[first], answers[second])
+        rate_B = _mean_of_answered(win_prob)
+        table[place[first], place[second]] = rate_B
+        table[place[second], place[first]] = 1.0 - rate_B
+    return WinRates(names, table)
+
+
+def _features(judge: PointwiseJudge, prompts: Sequence[Prompt], answers: Answers) -> NDArray[np.float64]:
+    """What the judge makes of each response, shape (B, G, D)."""
+    texts = answers.responses.texts
+    flat = [text for group in texts for text in group]
+    asked = [prompt for prompt, group in zip(prompts, texts, strict=True) for _ in group]
+    return judge.features(asked, flat).reshape(len(prompts), len(texts[0]), -1)
+
+
+def _compared(judge: Judge, prompts: Sequence[Prompt], first: Answers, second: Answers) -> NDArray[np.float64]:
+    """Win probabilities, some prompts at a time, so that a cache keeps what a failure would cost."""
+    parts = []
+    for start in range(0, len(prompts), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        parts.append(
+            judge.cross_win_prob(list(prompts[rows]), first.responses.texts[rows], second.responses.texts[rows])
+        )
+    return np.concatenate(parts)
+
+
+def _mean_of_answered(win_prob_BGH: NDArray[np.float64]) -> NDArray[np.float64]:
+    answered = ~np.isnan(win_prob_BGH)
+    count_B = answered.sum((1, 2))
+    total_B = np.where(answered, win_prob_BGH, 0.0).sum((1, 2))
+    return np.where(count_B > 0, total_B / np.maximum(count_B, 1), np.nan)

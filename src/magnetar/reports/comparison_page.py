@@ -1,0 +1,124 @@
+"""One self-contained page of a comparison of methods: the table, curves over the budget, the matrix, KL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from magnetar.evaluation.comparison.results import ComparisonResult, MethodRow
+from magnetar.evaluation.intervals import Estimate
+from magnetar.reports.comparison_charts import budget_chart, heat_map, kl_chart, rate_range
+from magnetar.reports.html import page_environment
+from magnetar.reports.run_data import flat_settings
+
+__all__ = ["comparison_page", "comparison_verdict"]
+
+
+def comparison_page(result: ComparisonResult) -> str:
+    """The page's text.
+
+    Args:
+        result: What was found.
+
+    Returns:
+        HTML with everything inline.
+    """
+    rates = rate_range([point.win_rate for points in result.curves.values() for point in points])
+    return (
+        page_environment()
+        .get_template("comparison.html.j2")
+        .render(
+            title=f"{len(result.rows) - 1} methods at equal budget" if len(result.rows) > 2 else "One method",
+            facts=_facts(result),
+            result=result,
+            verdict=comparison_verdict(result),
+            warnings=[*(f"Not in the tables: {line}" for line in result.missing), *result.notes],
+            rows=list(enumerate(result.rows, start=1)),
+            curves={label: budget_chart(label, result.curves, result.budget_unit, rates) for label in result.curves},
+            matrix=heat_map(result.labels, result.matrix),
+            kl=kl_chart(result.rows),
+            confidence=f"{100 * result.confidence:g}%",
+            several_seeds=any(len(row.seeds) > 1 for row in result.rows),
+            interval=_interval,
+            percent_interval=_percent_interval,
+            duration=_duration,
+            settings=_settings(result),
+            versions=result.versions,
+        )
+    )
+
+
+def comparison_verdict(result: ComparisonResult) -> str:
+    """What the table shows, in plain sentences: who beats the reference, and whether anybody beats all others.
+
+    Args:
+        result: What was found.
+
+    Returns:
+        One or more sentences.
+    """
+    methods = [row for row in result.rows if row.win_rate is not None]
+    better = [row for row in methods if row.win_rate is not None and (row.win_rate.low or 0.0) > 0.5]
+    told = []
+    if not better:
+        told.append("No method is shown to be better than where training started.")
+    elif len(better) == len(methods):
+        told.append("Every method beats the reference." if len(methods) > 1 else "It beats the reference.")
+    else:
+        told.append(f"Better than the reference: {', '.join(row.label for row in better)}.")
+    if len(methods) > 1:
+        told.append(_best_sentence(result, methods))
+    return " ".join(told)
+
+
+def _best_sentence(result: ComparisonResult, methods: list[MethodRow]) -> str:
+    """Whether the line with the highest mean against the others beats each of them."""
+    labels = result.labels
+    best = max(methods, key=lambda row: -1.0 if row.win_rate_others is None else row.win_rate_others.value)
+    cells = result.matrix[labels.index(best.label)]
+    ahead, open_ = [], []
+    for row in methods:
+        cell = cells[labels.index(row.label)]
+        if row is not best and cell is not None:
+            (ahead if cell.low is not None and cell.low > 0.5 else open_).append(row.label)
+    if not open_:
+        return f"{best.label} beats every other method, each comparison by itself."
+    name = f"{best.label} wins most against the others"
+    if not ahead:
+        return f"{name}, but is not shown to beat any of them."
+    return f"{name} and beats {', '.join(ahead)}, but is not shown to beat {', '.join(open_)}."
+
+
+def _facts(result: ComparisonResult) -> dict[str, Any]:
+    runs = len(result.runs)
+    return {
+        "Budget of each run": f"{result.budget:,} {result.budget_unit}",
+        "Runs": f"{runs}" + (f", {len(result.missing)} missing" if result.missing else ""),
+        "Judge in training": result.judge,
+        "Judge here": "the same" if result.same_judge else result.eval_judge,
+        "Held-out prompts": f"{result.prompts:,}",
+        "Responses to each": f"{result.responses}",
+    }
+
+
+def _settings(result: ComparisonResult) -> dict[str, Mapping[str, Any]]:
+    shown = dict(result.settings)
+    groups = {"Methods": shown.pop("methods", {}), "Training, all methods": shown.pop("settings", {})}
+    groups["Evaluation"] = shown.pop("evaluation", {})
+    return {"Comparison": flat_settings(shown), **{name: flat_settings(values) for name, values in groups.items()}}
+
+
+def _interval(estimate: Estimate, digits: int = 1) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.{digits}f} to {estimate.high:.{digits}f}"
+
+
+def _percent_interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return estimate.note or "no interval"
+    return f"{estimate.low:.1%} to {estimate.high:.1%}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
