@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import TrainerCallback
 
 from magnetar.evaluation.enumerable import PROMPT, EnumerableGame
+from magnetar.methods import METHODS
 from magnetar.training.config import NashConfig
 from magnetar.training.trainer import NashTrainer
 
@@ -25,28 +26,33 @@ class EnumerableTrace:
         duality_gap: Exact gap in the original game before training and after each update, shape (updates + 1,).
         average_gap: Gap of the average of the policies so far, same shape.
         magnet_moves: Updates after which the magnet was copied.
-        policy: Final probabilities of all responses, shape (A,).
+        policies: Probabilities of all responses before training and after each update, shape (updates + 1, A).
     """
 
     method: str
     duality_gap: NDArray[np.float64]
     average_gap: NDArray[np.float64]
     magnet_moves: list[int]
-    policy: NDArray[np.float64]
+    policies: NDArray[np.float64]
+
+    @property
+    def policy(self) -> NDArray[np.float64]:
+        """The last iterate, shape (A,)."""
+        return self.policies[-1]
 
 
 class _GapRecorder(TrainerCallback):
-    def __init__(self, game: EnumerableGame, inner_epochs: int) -> None:
+    def __init__(self, game: EnumerableGame, steps_per_update: int) -> None:
         self.game = game
         self.policies: list[NDArray[np.float64]] = []
-        self.inner_epochs = inner_epochs
+        self.steps_per_update = steps_per_update
 
     def record(self, model: Any) -> None:
         policy = self.game.policy(model)
         self.policies.append(policy / policy.sum())
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if state.global_step % self.inner_epochs == 0:
+        if state.global_step % self.steps_per_update == 0:
             self.record(model)
 
 
@@ -78,11 +84,14 @@ def run_enumerable(
         The trace.
     """
     model = game.model(seed)
-    recorder = _GapRecorder(game, inner_epochs)
+    method = str(settings.get("method", "mpo"))
+    # An extragradient update takes its optimiser steps twice, once for each half.
+    steps = inner_epochs * (2 if METHODS[method]().prediction == "extragradient" else 1)
+    recorder = _GapRecorder(game, steps)
     with tempfile.TemporaryDirectory() as folder:
         args = NashConfig(
             output_dir=folder,
-            max_steps=updates * inner_epochs,
+            max_steps=updates * steps,
             inner_epochs=inner_epochs,
             learning_rate=learning_rate,
             num_generations=(num_generations or 64) if sampled else len(game.responses),
@@ -93,7 +102,7 @@ def run_enumerable(
             seed=seed,
             sample_steps=0,
             save_strategy="no",
-            logging_steps=inner_epochs,
+            logging_steps=steps,
             disable_tqdm=True,
             use_cpu=True,
             report_to="none",
@@ -118,5 +127,5 @@ def run_enumerable(
         duality_gap=np.array([game.game.duality_gap(p) for p in policies]),
         average_gap=np.array([game.game.duality_gap(p) for p in averages]),
         magnet_moves=moves,
-        policy=policies[-1],
+        policies=policies,
     )
