@@ -1,5 +1,6 @@
 """Small runs of the real trainer, for tests that compare them with each other."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +11,21 @@ from peft import LoraConfig
 from torch import Tensor
 
 from magnetar.evaluation.enumerable import EnumerableGame
+from magnetar.methods import METHODS
 from magnetar.training import NashConfig, NashTrainer
 
 GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
 WORDS = ("rock", "paper", "scissors", "well")
 PROMPTS = [f"{a} {b}" for a in WORDS for b in WORDS if a != b]
+TRAINABLE = tuple(name for name, make in METHODS.items() if make().games_only_because is None)
 # Wall-clock times and what is computed from them.
 TIMES = ("seconds_", "tokens_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def updates_of(method: str, updates: int, inner_epochs: int = 1) -> dict[str, int]:
+    """Optimiser steps of some updates; an extragradient method takes twice as many."""
+    halves = 2 if METHODS[method]().prediction == "extragradient" else 1
+    return {"inner_epochs": inner_epochs, "max_steps": updates * inner_epochs * halves}
 
 
 def lora() -> LoraConfig:
@@ -40,9 +49,10 @@ def make_config(folder: Path, **settings: Any) -> NashConfig:
         "use_cpu": True,
         "report_to": "none",
     }
-    if "magnet_schedule" in settings or settings.get("method") in ("mmd", "mirror_descent"):
+    accepted = inspect.signature(METHODS[settings.get("method", "mpo")]).parameters
+    if "magnet_schedule" in settings or "magnet_every" not in accepted:
         del defaults["magnet_every"]
-    if settings.get("method") == "mirror_descent":
+    if "magnet_strength" not in accepted:
         del defaults["magnet_strength"]
     return NashConfig(**(defaults | settings))
 

@@ -1,4 +1,4 @@
-"""The small enumerable model of these tests, its next-token tables by plain passes, and gradients of a trainer on it."""
+"""The small enumerable model of these tests: its next-token tables by plain passes, and gradients of a trainer."""
 
 from itertools import product
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magnetar.evaluation.enumerable import EnumerableGame
+from magnetar.evaluation.enumerable import PROMPT, EnumerableGame
 from magnetar.training import NashTrainer
 
 GAME = EnumerableGame.build(num_words=3, max_new_tokens=3)

@@ -1,6 +1,6 @@
 """What each method must do on language models: one entry for every method that they can be trained with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from language_model_exact import (
