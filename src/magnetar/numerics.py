@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
+    "discounted_to_go",
     "log_mixture",
     "log_normalize",
     "log_probabilities",
@@ -155,6 +156,24 @@ def reward_to_go(reward: Tensor) -> Tensor:
         Shape (..., T); entry t is ``reward[t] + reward[t + 1] + …``.
     """
     return reward.flip(-1).cumsum(-1).flip(-1)
+
+
+def discounted_to_go(reward: Tensor, discount: float) -> Tensor:
+    """Discounted sum of this and all later rewards along the last axis.
+
+    Args:
+        reward: Shape (..., T), zero at padding.
+        discount: γ, in [0, 1].
+
+    Returns:
+        Shape (..., T); entry t is ``reward[t] + γ reward[t + 1] + γ² reward[t + 2] + …``.
+    """
+    if discount == 1.0:
+        return reward_to_go(reward)
+    place = torch.arange(reward.shape[-1], device=reward.device)
+    distance = place[:, None] - place[None, :]  # from entry t (columns) to a later one (rows)
+    weight = torch.where(distance >= 0, float(discount) ** distance.clamp(min=0).to(reward.dtype), 0.0)
+    return reward @ weight
 
 
 def sampled_reverse_kl(logp: Tensor, behavior_logp: Tensor, other_logp: Tensor) -> Tensor:

@@ -55,6 +55,10 @@ class RolloutBatch:
         magnet_kl_BGT: Exact KL(current‖magnet) of the next-token distributions at each visited state, nats,
             differentiable; None when it is to be estimated from samples.
         behavior_kl_BGT: Exact KL(current‖behavior) likewise.
+        reward_BG: Score of each response by a judge that scores; None when the method looks at preferences alone.
+        value_BGT: The critic's value of the state before each response token, in units of the reward, differentiable;
+            None for a method without a critic.
+        behavior_value_BGT: The same by the critic as it was when the batch was sampled; no gradient.
     """
 
     logp_BGT: Tensor
@@ -66,6 +70,9 @@ class RolloutBatch:
     response_weight_BG: Tensor
     magnet_kl_BGT: Tensor | None = None
     behavior_kl_BGT: Tensor | None = None
+    reward_BG: Tensor | None = None
+    value_BGT: Tensor | None = None
+    behavior_value_BGT: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check shapes at the door, so that no broadcast goes unnoticed."""
@@ -76,6 +83,9 @@ class RolloutBatch:
             "mask_BGT": (b, g, t),
             "magnet_kl_BGT": (b, g, t),
             "behavior_kl_BGT": (b, g, t),
+            "reward_BG": (b, g),
+            "value_BGT": (b, g, t),
+            "behavior_value_BGT": (b, g, t),
             "win_prob_BGH": (b, g, self.win_prob_BGH.shape[-1]),
             "opponent_weight_BGH": tuple(self.win_prob_BGH.shape),
             "response_weight_BG": (b, g),

@@ -11,6 +11,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "demo": ("magnetar.cli.demo", "align the embedded model on the embedded prompts, start to finish"),
     "train": ("magnetar.cli.train", "align a language model by self-play"),
+    "compare": ("magnetar.cli.compare", "train several methods under one budget, and compare what comes out"),
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
@@ -19,7 +20,7 @@ COMMANDS = {
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
-WITH_MODELS = ("demo", "train", "eval", "preference", "judge", "agreement")
+WITH_MODELS = ("demo", "train", "compare", "eval", "preference", "judge", "agreement")
 
 
 def main(argv: list[str] | None = None) -> int:

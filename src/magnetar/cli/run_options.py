@@ -11,7 +11,16 @@ from trl import ModelConfig, TrlParser  # pyright: ignore[reportPrivateImportUsa
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.training.config import NashConfig
 
-__all__ = ["RunOptions", "Settings", "check_complete", "parse_run", "parse_settings", "read_yaml"]
+__all__ = [
+    "RunOptions",
+    "Settings",
+    "as_number",
+    "check_complete",
+    "parse_run",
+    "parse_settings",
+    "read_yaml",
+    "settings_run",
+]
 
 
 @dataclass
@@ -63,6 +72,25 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
     check_complete(options, model_config, parsed.given, ("model", "dataset", "judge"))
     model_config.model_name_or_path = options.model
     return options, args, model_config
+
+
+def settings_run(settings: Mapping[str, Any]) -> tuple[RunOptions, NashConfig, ModelConfig]:
+    """The run that settings describe, as `parse_run` reads them from a file.
+
+    Args:
+        settings: Values by field name, as YAML gives them.
+
+    Returns:
+        As `parse_run`.
+
+    Raises:
+        ConfigError: As `parse_run`.
+    """
+    known = {f.name for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(_nearest(str(key), known, "train"))
+    return parse_run([], settings)
 
 
 @dataclass(frozen=True)
@@ -181,7 +209,7 @@ def read_yaml(path: Path, known: set[str], command: str = "train") -> dict[str, 
         if key not in known:
             raise ConfigError(f"config file {path}: {_nearest(str(key), known, command)}")
     # YAML reads 1e-5 as text; numbers in text are numbers here.
-    return {key: _number(value) if isinstance(value, str) else value for key, value in settings.items()}
+    return {key: as_number(value) if isinstance(value, str) else value for key, value in settings.items()}
 
 
 def _take_config_flag(rest: list[str]) -> Path | None:
@@ -214,7 +242,8 @@ def _nearest(name: str, known: set[str], command: str) -> str:
     return message.split("known: ")[0].rstrip() + f" (magnetar {command} --help lists all)"
 
 
-def _number(text: str) -> Any:
+def as_number(text: str) -> Any:
+    """A number where a text is one: YAML reads 1e-5 as text."""
     try:
         return float(text) if any(c in text for c in ".eE") and text[:1] in "+-.0123456789" else text
     except ValueError:

@@ -1,14 +1,18 @@
 """`magnetar train`: one self-play run, from a model's name to a folder with the aligned model and a report."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magnetar.cli.run_options import RunOptions, parse_run
 from magnetar.data import load_prompts
 from magnetar.errors import ConfigError, DataError
 from magnetar.judges import parse_judge_spec
 from magnetar.training.config import NashConfig
+
+if TYPE_CHECKING:
+    from magnetar.training.trainer import NashTrainer
 
 __all__ = ["main", "run"]
 
@@ -22,13 +26,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
+def run(
+    options: RunOptions,
+    args: NashConfig,
+    model_config: Any,
+    prepare: "Callable[[NashTrainer], None] | None" = None,
+) -> "Path":
     """Train, save, evaluate and report; everything cheap is checked before the model is loaded.
 
     Args:
         options: What to train on what.
         args: Settings of the trainer.
         model_config: TRL's `ModelConfig`.
+        prepare: Called with the trainer before it trains.
 
     Returns:
         The output folder.
@@ -74,6 +84,8 @@ def run(options: RunOptions, args: NashConfig, model_config: Any) -> "Path":
         peft_config=get_peft_config(model_config),
     )
     trainer.labels = {"model": str(options.model), "dataset": str(options.dataset)}
+    if prepare is not None:
+        prepare(trainer)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder))
     _finish(trainer, options, folder, held_out)

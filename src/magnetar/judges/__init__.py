@@ -14,6 +14,7 @@ from magnetar.judges.function import FunctionJudge, ScoreFunctionJudge
 from magnetar.judges.matrix import MatrixJudge
 from magnetar.judges.pointwise import PointwiseJudge, ScalarJudge
 from magnetar.judges.replay import replay
+from magnetar.judges.scores import group_scores, require_scores
 from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec
 from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
 
@@ -46,8 +47,10 @@ __all__ = [
     "Symmetrized",
     "build_judge",
     "cyclic_triple_share",
+    "group_scores",
     "parse_judge_spec",
     "replay",
+    "require_scores",
     "validate_win_prob",
 ]
 

@@ -8,10 +8,13 @@ from magnetar.methods.magnets import MagnetSchedule
 from magnetar.methods.objectives import Objective, PayoffObjective, SampledLoss
 from magnetar.methods.opponents import Opponent
 
-__all__ = ["CONVERGES_TO", "ConvergesTo", "Method", "Prediction"]
+__all__ = ["CONVERGES_TO", "SAMPLE_FROM", "ConvergesTo", "Method", "Prediction", "SampleFrom"]
 
 Prediction = Literal["none", "optimistic", "extragradient"]
 PREDICTIONS: tuple[Prediction, ...] = ("none", "optimistic", "extragradient")
+
+SampleFrom = Literal["current", "round_start"]
+SAMPLE_FROM: tuple[SampleFrom, ...] = ("current", "round_start")
 
 ConvergesTo = Literal[
     "original equilibrium",
@@ -52,6 +55,9 @@ class Method:
         prediction: Which payoffs an update uses, the objective being the same: "none" those against the current
             opponent; "optimistic" ``2 q_k − q_{k−1}``, which extrapolates to the next one; "extragradient" those
             against the policy that a first, discarded update leads to (two evaluations an update).
+        sample_from: On language models, the policy that responses are drawn from: "current", or "round_start", the one
+            at the start of the self-play round, as iterative methods with one data set a round do. An exact update is a
+            whole round.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Method:
     converges_to: ConvergesTo
     source: str
     prediction: Prediction = "none"
+    sample_from: SampleFrom = "current"
 
     def __post_init__(self) -> None:
         for part, kind in (("opponent", Opponent), ("objective", Objective), ("magnet", MagnetSchedule)):
@@ -72,6 +79,13 @@ class Method:
                 )
         if self.prediction not in PREDICTIONS:
             raise ConfigError(unknown_name("prediction", self.prediction, PREDICTIONS))
+        if self.sample_from not in SAMPLE_FROM:
+            raise ConfigError(unknown_name("sample_from", self.sample_from, SAMPLE_FROM))
+        if self.sample_from != "current" and self.prediction != "none":
+            raise ConfigError(
+                f"sample_from is {self.sample_from!r} with prediction {self.prediction!r}, expected 'current': only an "
+                "opponent that moves with every update is worth predicting"
+            )
         if self.prediction != "none":
             if not isinstance(self.objective, PayoffObjective):
                 raise ConfigError(
@@ -108,11 +122,9 @@ class Method:
         """Why language models cannot be trained with this method; None if they can."""
         if not isinstance(self.objective, SampledLoss):
             return "its objective has no loss on sampled responses"
-        if self.objective.compares_group and (self.prediction != "none" or not self.opponent.is_self_play):
+        if self.objective.compares_group and (self.prediction == "extragradient" or not self.opponent.is_self_play):
             return (
                 "its loss compares the responses of a group with each other, so it never sees the opponent "
                 f"{self.opponent.role!r} with prediction {self.prediction!r}"
             )
-        if self.magnet.needs_progress:
-            return "its magnet watches how far the policy moves, which the trainer does not measure"
         return None

@@ -21,6 +21,7 @@ __all__ = [
     "exact_kl",
     "packing_support",
     "response_logprobs",
+    "response_outputs",
     "split_micro_batches",
 ]
 
@@ -79,10 +80,8 @@ def response_logprobs(
     """
     if not temperature > 0.0:
         raise ValueError(f"temperature = {temperature}, expected a number above 0")
-    inner = extract_model_from_parallel(model)
-    device = next(inner.parameters()).device
-    rows = lay_out(prompt_ids, response_ids, layout, pad_token_id=pad_token_id, device=device)
-    logits_nv = _response_logits(model, inner, rows)
+    logits_nv, rows = response_outputs(model, prompt_ids, response_ids, layout=layout, pad_token_id=pad_token_id)
+    device = logits_nv.device
     scaled_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))
     if temperature != 1.0:
         scaled_nv = scaled_nv / temperature
@@ -100,6 +99,35 @@ def response_logprobs(
         mask_BGT=rows.mask_BGT,
         full_NV=full_nv,
     )
+
+
+def response_outputs(
+    model: nn.Module,
+    prompt_ids: Sequence[Sequence[int]],
+    response_ids: Sequence[Sequence[Sequence[int]]],
+    *,
+    layout: LayoutName,
+    pad_token_id: int,
+) -> tuple[Tensor, TokenLayout]:
+    """What a model's output layer gives where response tokens are predicted: logits, or a critic's values.
+
+    Args:
+        model: A causal language model, wrapped for distributed training or not; the pass goes through the wrapper.
+        prompt_ids: B prompts, at least one token each.
+        response_ids: B groups of G responses, at least one token each.
+        layout: "packed" or "padded".
+        pad_token_id: Fills rows up.
+
+    Returns:
+        Shape (N, V), in the order of `mask_BGT.nonzero()`, and the layout that was used.
+
+    Raises:
+        ValueError: Empty prompts or responses, or groups of different sizes.
+    """
+    inner = extract_model_from_parallel(model)
+    device = next(inner.parameters()).device
+    rows = lay_out(prompt_ids, response_ids, layout, pad_token_id=pad_token_id, device=device)
+    return _response_logits(model, inner, rows), rows
 
 
 def exact_kl(full_NV: Tensor, other_full_NV: Tensor, mask_BGT: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ def fingerprint(args: NashConfig) -> dict[str, Any]:
         "prompts_per_update": args.prompts_per_update,
         "magnet schedule": method.magnet.describe(),
         "objective": repr(method.objective),
+        "sample_from": method.sample_from,
+        "opponent's reference weight": method.opponent.reference_weight,
     }
 
 

@@ -2,22 +2,24 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from magnetar.errors import ConfigError, JudgeError
-from magnetar.judges import Judge, cyclic_triple_share
+from magnetar.judges import Judge, cyclic_triple_share, group_scores, require_scores
 from magnetar.methods import Method, group_opponent_weights, leave_out_unanswered
+from magnetar.modeling.critic import Critic
 from magnetar.modeling.roles import Roles
 from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts
 from magnetar.training.experience import Experience
+from magnetar.training.ledger import Ledger, counted_answers, counted_responses
 from magnetar.training.passes import PassSettings
 from magnetar.types import Prompt, Role
 
@@ -73,6 +75,8 @@ class Collector:
         num_opponents: Responses of each opponent role to each prompt, when it is not the group itself.
         seed: Of the run; with a prompt's position it seeds that prompt's responses.
         record_behavior: Whether the sampling policy's log-probabilities are needed later (several optimiser steps).
+        sampler: The role that responses are drawn from: "current", or "behavior" where that lasts a round.
+        critic: Values the states; None for a method without one.
         autocast: Context of mixed precision.
     """
 
@@ -86,6 +90,8 @@ class Collector:
     seed: int
     record_behavior: bool
     autocast: _Autocast
+    sampler: Role = "current"
+    critic: Critic | None = None
 
     def collect(self, rows: Sequence[dict[str, Any]], opponents: Sequence[OpponentShare]) -> Experience:
         """Generate, judge, and measure log-probabilities.
@@ -105,16 +111,18 @@ class Collector:
         prompt_ids = [row["prompt_ids"] for row in rows]
         seconds: dict[str, float] = {}
         with _timed(seconds, "rollout"):
-            rollouts = self._generate("current", prompt_ids, self.group_size, positions, stream=0)
+            rollouts = self._generate(self.sampler, prompt_ids, self.group_size, positions, stream=0)
         exact = None if rollouts.weight_BG is None else torch.as_tensor(rollouts.weight_BG, dtype=torch.float64)
         questions = _Questions(positions, [row["prompt"] for row in rows], prompt_ids, rollouts.texts, exact)
         answers = self._meet(questions, opponents, seconds)
+        spent = answers.pop("spent") + counted_responses(rollouts.response_ids) + Ledger(prompts=len(rows))
 
         with _timed(seconds, "logprobs"):
             objective = self.method.sampled_objective
-            magnet_is_behavior = objective.needs_magnet and self.roles.same("magnet", "current")
-            reference_is_behavior = self.roles.same("reference", "current")
-            behavior_logp = self._role_logp("current", rollouts) if self.record_behavior else None
+            magnet_is_behavior = objective.needs_magnet and self.roles.same("magnet", self.sampler)
+            reference_is_behavior = self.roles.same("reference", self.sampler)
+            recorded = self.record_behavior or self.sampler != "current"
+            behavior_logp = self._role_logp(self.sampler, rollouts) if recorded else None
             magnet_logp = None
             if objective.needs_magnet and not magnet_is_behavior:
                 magnet_logp = self._role_logp("magnet", rollouts)
@@ -122,6 +130,7 @@ class Collector:
             if not reference_is_behavior:
                 shared = magnet_logp is not None and self.roles.same("reference", "magnet")
                 reference_logp = magnet_logp if shared else self._role_logp("reference", rollouts)
+            values = self._values(rollouts) if self.critic is not None else None
         return Experience(
             positions=positions,
             prompts=questions.prompts,
@@ -133,10 +142,12 @@ class Collector:
             behavior_logp_BGT=behavior_logp,
             magnet_logp_BGT=magnet_logp,
             reference_logp_BGT=reference_logp,
+            behavior_value_BGT=values,
             magnet_is_behavior=magnet_is_behavior,
             reference_is_behavior=reference_is_behavior,
             finite=all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
             seconds=seconds,
+            spent=spent,
             **answers,
         )
 
@@ -164,13 +175,36 @@ class Collector:
         answers = self._meet(questions, opponents, seconds)
         return replace(experience, seconds=seconds, **answers)
 
+    def moved(self, model: nn.Module, experience: Experience) -> Tensor:
+        """How far a policy is from the one that sampled an experience.
+
+        The total variation distance is ``E_{y~π_k} max(0, 1 − π_θ(y)/π_k(y))``, of which each sampled response gives a
+        value in [0, 1].
+
+        Args:
+            model: π_θ.
+            experience: With the log-probabilities under π_k.
+
+        Returns:
+            The sum over prompts, and their number: shape (2,).
+        """
+        assert experience.behavior_logp_BGT is not None
+        rollouts = (experience.prompt_ids, experience.response_ids)
+
+        def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
+            return self.passes.run(model, prompt_ids, response_ids, entropy=False).logp_BGT
+
+        log_ratio_BG = (self._in_passes(*rollouts, logp) - experience.behavior_logp_BGT).sum(-1).double()
+        weight_BG = experience.response_weight_BG
+        return torch.stack([(weight_BG * (1.0 - log_ratio_BG.exp()).clamp(min=0.0)).sum(), weight_BG.sum()])
+
     def _meet(
         self, questions: _Questions, opponents: Sequence[OpponentShare], seconds: dict[str, float]
     ) -> dict[str, Any]:
         """Draw the opponents' responses and ask the judge; fields of `Experience`."""
         b, g = len(questions.prompts), len(questions.texts[0])
         win_probs, weights, response_weights = [], [], []
-        cyclic = float("nan")
+        cyclic, reward, spent = float("nan"), None, Ledger()
         own = questions.weight_BG
         response_weight = own if own is not None else torch.full((b, g), 1.0 / g, dtype=torch.float64)
         for share in opponents:
@@ -179,12 +213,17 @@ class Collector:
                 with _timed(seconds, "rollout"):
                     rollouts = self._draw_opponents(share.role, questions)
             with _timed(seconds, "judge"):
-                win_prob = self._judge(questions.prompts, questions.texts, rollouts)
+                if self.method.sampled_objective.needs_reward:
+                    reward, win_prob = self._scored(questions)
+                else:
+                    win_prob = self._judge(questions.prompts, questions.texts, rollouts)
             if rollouts is None:
+                spent += Ledger(comparisons=counted_answers(b, g, None, rewards_only=reward is not None))
                 cyclic = float(cyclic_triple_share(win_prob)) if g >= 3 else float("nan")
                 weight = group_opponent_weights(own, (b, g))
             else:
                 h = win_prob.shape[-1]
+                spent += Ledger(comparisons=counted_answers(b, g, h)) + counted_responses(rollouts.response_ids)
                 weight_BH = rollouts.weight_BG if rollouts.weight_BG is not None else np.full((b, h), 1.0 / h)
                 weight = torch.as_tensor(weight_BH, dtype=torch.float64)[:, None, :].expand(b, g, h)
             filled, weight, heard = leave_out_unanswered(
@@ -198,6 +237,8 @@ class Collector:
             "opponent_weight_BGH": torch.cat(weights, dim=-1),
             "response_weight_BG": _heard_by_all(response_weights, response_weight),
             "cyclic_triples": cyclic,
+            "reward_BG": None if reward is None else torch.as_tensor(reward, dtype=torch.float64),
+            "spent": spent,
         }
 
     def _draw_opponents(self, role: OpponentRole, questions: _Questions) -> Rollouts:
@@ -225,18 +266,27 @@ class Collector:
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
             return self.engine.generate(model, prompt_ids, count, seeds)
 
-    def _judge(self, prompts: list[Prompt], texts: list[list[str]], opponents: Rollouts | None) -> np.ndarray:
-        against = texts if opponents is None else opponents.texts
-        expected = (len(prompts), len(texts[0]), len(against[0]))
+    def _scored(self, questions: _Questions) -> tuple[np.ndarray, np.ndarray]:
+        with self._failing_as_judge():
+            return group_scores(require_scores(self.judge, self.method.name), questions.prompts, questions.texts)
+
+    @contextmanager
+    def _failing_as_judge(self) -> Iterator[None]:
         try:
-            if opponents is None:
-                win_prob = self.judge.group_win_prob(prompts, texts)
-            else:
-                win_prob = self.judge.cross_win_prob(prompts, texts, opponents.texts)
+            yield
         except JudgeError:
             raise
         except Exception as error:  # a user's function may fail in any way, and the run must still be saved
             raise JudgeError(f"judge {self.judge.name!r} failed: {type(error).__name__}: {error}") from error
+
+    def _judge(self, prompts: list[Prompt], texts: list[list[str]], opponents: Rollouts | None) -> np.ndarray:
+        against = texts if opponents is None else opponents.texts
+        expected = (len(prompts), len(texts[0]), len(against[0]))
+        with self._failing_as_judge():
+            if opponents is None:
+                win_prob = self.judge.group_win_prob(prompts, texts)
+            else:
+                win_prob = self.judge.cross_win_prob(prompts, texts, opponents.texts)
         if win_prob.shape != expected:
             raise JudgeError(
                 f"judge {self.judge.name!r} answered with shape {win_prob.shape}, expected {expected} "
@@ -251,20 +301,37 @@ class Collector:
 
     def _role_logp(self, role: Role, rollouts: Rollouts) -> Tensor:
         """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding."""
-        longest = max(len(tokens) for group in rollouts.response_ids for tokens in group)
-        result: Tensor | None = None
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
-            for part in self.passes.micro_batches(rollouts.prompt_ids, rollouts.response_ids):
-                out = self.passes.run(
-                    model,
-                    [rollouts.prompt_ids[b] for b in part],
-                    [rollouts.response_ids[b] for b in part],
-                    entropy=False,
-                )
-                logp = pad(out.logp_BGT, (0, longest - out.logp_BGT.shape[-1])).cpu()
-                if result is None:
-                    result = logp.new_zeros(len(rollouts.prompt_ids), *logp.shape[1:])
-                result[part] = logp
+
+            def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
+                return self.passes.run(model, prompt_ids, response_ids, entropy=False).logp_BGT
+
+            return self._in_passes(rollouts.prompt_ids, rollouts.response_ids, logp)
+
+    def _values(self, rollouts: Rollouts) -> Tensor:
+        """The critic's values of the responses' states, (B, G, T) on the CPU, zero at padding."""
+        critic = self.critic
+        assert critic is not None
+        with torch.no_grad(), self.autocast():
+            return self._in_passes(
+                rollouts.prompt_ids, rollouts.response_ids, lambda p, r: self.passes.values(critic, p, r)
+            )
+
+    def _in_passes(
+        self,
+        prompt_ids: list[list[int]],
+        response_ids: list[list[list[int]]],
+        measure: Callable[[list[list[int]], list[list[list[int]]]], Tensor],
+    ) -> Tensor:
+        """Measure tokens pass by pass; (B, G, T) on the CPU, zero at padding."""
+        longest = max(len(tokens) for group in response_ids for tokens in group)
+        result: Tensor | None = None
+        for part in self.passes.micro_batches(prompt_ids, response_ids):
+            values = measure([prompt_ids[b] for b in part], [response_ids[b] for b in part])
+            values = pad(values, (0, longest - values.shape[-1])).cpu()
+            if result is None:
+                result = values.new_zeros(len(prompt_ids), *values.shape[1:])
+            result[part] = values
         assert result is not None
         return result
 

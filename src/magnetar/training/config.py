@@ -1,14 +1,17 @@
 """Settings of `NashTrainer`: those of `transformers.TrainingArguments`, and what self-play adds."""
 
 import inspect
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods import (
     METHODS,
+    PUBLISHED_NAMES,
+    SAMPLE_FROM,
+    AdaptiveMagnet,
     EachRound,
     Ema,
     EveryNUpdates,
@@ -18,10 +21,11 @@ from magnetar.methods import (
     Opponent,
     build_method,
 )
+from magnetar.training.ledger import Budget, counted_answers
 
 __all__ = ["MAGNET_SCHEDULES", "NashConfig"]
 
-MAGNET_SCHEDULES = ("every", "round", "ema", "fixed")
+MAGNET_SCHEDULES = ("every", "round", "ema", "adaptive", "fixed")
 LAYOUTS = ("auto", "packed", "padded")
 ON_LONG_PROMPT = ("drop", "error")
 
@@ -49,16 +53,25 @@ class NashConfig(TrainingArguments):
         None, "Step size η against KL to the behaviour policy; felt when inner_epochs > 1."
     )
     magnet_strength: float | None = _setting(None, "Magnet strength α: win probability per nat of KL to the magnet.")
-    kl_coef: float | None = _setting(None, "Weight β of KL to the reference in logits per nat: iterative_dpo.")
+    kl_coef: float | None = _setting(
+        None, "Weight β of KL to the reference: in logits per nat (DPO), or reward per nat (ppo, rloo, grpo)."
+    )
+    reference_weight: float | None = _setting(None, "Weight of the reference in the opponent of nash_md_pg.")
     loss: str | None = _setting(None, "Form of the magnet's methods: policy_gradient, or regression on payoffs.")
     target: str | None = _setting(None, "What pairs are regressed on: pair (their preference), payoff or winner.")
     pairs: str | None = _setting(None, "Pairs of a group in the DPO loss: best_worst, or all.")
     hard_labels: bool | None = _setting(None, "Pairs are labelled with the winner instead of the win probability.")
     magnet_schedule: str | None = _setting(
-        None, "When the magnet moves to the policy: every (magnet_every updates), round, ema, or fixed."
+        None, "When the magnet moves to the policy: every (magnet_every updates), round, ema, adaptive, or fixed."
     )
     magnet_every: int | None = _setting(None, "Updates between magnet moves; with schedule 'every'.")
     magnet_ema_rate: float | None = _setting(None, "Part of the way that the magnet moves each update; with 'ema'.")
+    magnet_shrink: float | None = _setting(
+        None, "Length of an update beside the first since the last move at which the magnet moves; with 'adaptive'."
+    )
+    sample_from: str | None = _setting(
+        None, "Policy that responses are drawn from: current, or round_start (the preset of iterative_dpo)."
+    )
     opponent: str = _setting("current", "Whose responses are the opponents: current (own group), magnet or reference.")
     num_opponents: int | None = _setting(
         None, "Responses drawn from the opponent per prompt, num_generations by default; not where it is the own group."
@@ -66,8 +79,24 @@ class NashConfig(TrainingArguments):
     proximal: str | None = _setting(None, "What keeps the policy near the behaviour policy: kl, or clip as in PPO.")
     clip_range: float | None = _setting(None, "Half-width of the clipping interval of the ratio; with proximal 'clip'.")
     kl_estimator: str | None = _setting(None, "KL terms of the loss: exact over the vocabulary, or sampled.")
+    scale_rewards: bool | None = _setting(None, "Divide advantages by the group's standard deviation: grpo.")
+    token_average: bool | None = _setting(None, "Average a response's loss over its tokens instead of summing.")
+    reward_clip: float | None = _setting(None, "Scores and penalties are held within ± this: ppo.")
+    value_clip_range: float | None = _setting(None, "How far a value may move before its loss is clipped: ppo.")
+    discount: float | None = _setting(None, "Discount γ of later tokens' rewards: ppo.")
+    gae_lambda: float | None = _setting(None, "λ of generalised advantage estimation: ppo.")
+    critic_learning_rate: float | None = _setting(None, "Learning rate of the critic, 9e-6 by default: ppo.")
+    critic_model: str | None = _setting(
+        None, "Model that the critic starts from, with the policy's tokenizer; a copy of the policy by default: ppo."
+    )
     inner_epochs: int = _setting(1, "Optimiser steps on each batch of responses.")
     num_rounds: int = _setting(1, "Self-play rounds; the prompts are split evenly over them.")
+    max_comparisons: int | None = _setting(
+        None, "End after the update that reaches this many judge comparisons; max_steps and the data still bound it."
+    )
+    max_tokens: int | None = _setting(
+        None, "End after the update that reaches this many generated tokens, the opponents' included."
+    )
 
     # Responses
     num_generations: int = _setting(8, "Responses to each prompt: the group size G.")
@@ -102,8 +131,11 @@ class NashConfig(TrainingArguments):
     logging_steps: float = _setting(1, "Optimiser steps between log lines.")
     remove_unused_columns: bool = _setting(False, "Fixed: the judge may need every column.")
 
+    default_critic_learning_rate: ClassVar[float] = 9e-6  # arXiv:2410.16714, appendix: PPO's critic
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.method = PUBLISHED_NAMES.get(self.method, self.method)
         self._check_names()
         self._check_method()
         self._check_numbers()
@@ -122,7 +154,7 @@ class NashConfig(TrainingArguments):
         Raises:
             ConfigError: Unknown method, or a setting that it does not have.
         """
-        return build_method(
+        method = build_method(
             self.method,
             step_size=self.step_size,
             magnet_strength=self.magnet_strength,
@@ -137,12 +169,47 @@ class NashConfig(TrainingArguments):
             target=self.target,
             pairs=self.pairs,
             hard_labels=self.hard_labels,
+            reference_weight=self.reference_weight,
+            scale_rewards=self.scale_rewards,
+            token_average=self.token_average,
+            reward_clip=self.reward_clip,
+            value_clip_range=self.value_clip_range,
+            discount=self.discount,
+            gae_lambda=self.gae_lambda,
+            shrink=self.magnet_shrink if self.magnet_schedule != "adaptive" else None,
         )
+        if self.sample_from is None:
+            return method
+        return replace(method, sample_from=self.sample_from)  # type: ignore[arg-type] - the method checks the name
 
     @property
     def steps_per_update(self) -> int:
         """Optimiser steps of one update: its inner epochs, twice for an extragradient method."""
         return self.inner_epochs * (2 if self.build_method().prediction == "extragradient" else 1)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """What the run may spend: ``max_comparisons`` and ``max_tokens``, where they are given."""
+        given = {"comparisons": self.max_comparisons, "tokens": self.max_tokens}
+        return tuple(Budget(unit, amount) for unit, amount in given.items() if amount is not None)  # type: ignore[arg-type]
+
+    def updates_within(self, budget: Budget) -> int:
+        """Most updates that a run can make before a budget is used up.
+
+        Exact for comparisons, unless the method asks about more pairs in its later updates; for tokens a response is
+        at least one token, so that it is a loose bound.
+        """
+        if budget.unit == "updates":
+            return budget.amount
+        opponent = self.build_method().opponent
+        others = None if opponent.is_self_play else self.num_opponents or self.num_generations
+        if budget.unit == "comparisons":
+            least = counted_answers(1, self.num_generations, others)
+            if self.build_method().prediction == "extragradient":
+                least += counted_answers(1, self.num_generations, self.num_opponents or self.num_generations)
+        else:
+            least = self.num_generations + (others or 0)
+        return -(-budget.amount // (least * self.prompts_per_update))
 
     def check_held_out(self, given: bool) -> None:
         """Check that prompts to evaluate on were given when evaluations during training are asked for.
@@ -170,11 +237,14 @@ class NashConfig(TrainingArguments):
             return None if self.magnet_every is None else EveryNUpdates(self.magnet_every)
         if self.magnet_schedule == "ema":
             return Ema(self.magnet_ema_rate if self.magnet_ema_rate is not None else 0.05)
+        if self.magnet_schedule == "adaptive":
+            return AdaptiveMagnet(self.magnet_shrink) if self.magnet_shrink is not None else AdaptiveMagnet()
         return EachRound() if self.magnet_schedule == "round" else FixedMagnet()
 
     def _check_names(self) -> None:
         choices = {
-            "method": METHODS,
+            "method": (*METHODS, *PUBLISHED_NAMES),
+            "sample_from": (None, *SAMPLE_FROM),
             "magnet_schedule": (None, *MAGNET_SCHEDULES),
             "logprob_layout": LAYOUTS,
             "on_long_prompt": ON_LONG_PROMPT,
@@ -206,7 +276,9 @@ class NashConfig(TrainingArguments):
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected an integer of at least 1")
-        for name in ("num_opponents", "max_responses_per_pass", "magnet_every"):
+        if self.critic_learning_rate is not None and not self.critic_learning_rate > 0:
+            raise ConfigError(f"critic_learning_rate is {self.critic_learning_rate}, expected a positive number")
+        for name in ("num_opponents", "max_responses_per_pass", "magnet_every", "max_comparisons", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected an integer of at least 1")
@@ -225,9 +297,10 @@ class NashConfig(TrainingArguments):
     def _check_magnet(self) -> None:
         if self.opponent == "magnet" and self.method == "mirror_descent":
             raise ConfigError("opponent='magnet', but method 'mirror_descent' has no magnet; use opponent='reference'")
-        if "magnet" not in inspect.signature(METHODS[self.method]).parameters:
-            for name in ("magnet_schedule", "magnet_every", "magnet_ema_rate"):
-                if getattr(self, name) is not None:
+        accepted = inspect.signature(METHODS[self.method]).parameters
+        if "magnet" not in accepted:
+            for name in ("magnet_schedule", "magnet_every", "magnet_ema_rate", "magnet_shrink"):
+                if getattr(self, name) is not None and not (name == "magnet_shrink" and "shrink" in accepted):
                     raise ConfigError(
                         f"{name} is {getattr(self, name)!r}, but method {self.method!r} has no magnet that moves; "
                         "remove it, or choose method 'mpo' or 'mpo_rt'"
@@ -236,6 +309,11 @@ class NashConfig(TrainingArguments):
             raise ConfigError(
                 f"magnet_ema_rate is {self.magnet_ema_rate}, but the magnet is no moving average; set "
                 "magnet_schedule='ema' or remove it"
+            )
+        if self.magnet_shrink is not None and self.magnet_schedule != "adaptive" and "shrink" not in accepted:
+            raise ConfigError(
+                f"magnet_shrink is {self.magnet_shrink}, but the magnet does not watch the steps; set "
+                "magnet_schedule='adaptive' or remove it"
             )
         if self.magnet_every is not None and self.magnet_schedule not in (None, "every"):
             raise ConfigError(
@@ -250,6 +328,12 @@ class NashConfig(TrainingArguments):
 
     def _check_ineffective(self) -> None:
         """Refuse settings of the objective that it would never look at."""
+        for name in ("critic_learning_rate", "critic_model"):
+            if getattr(self, name) is not None and not self.build_method().sampled_objective.needs_value:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, but method {self.method!r} has no critic; remove it, or "
+                    "choose method 'ppo'"
+                )
         if self.proximal != "clip":
             return
         if self.step_size is not None:

@@ -5,9 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from magnetar.training.ledger import Ledger
 from magnetar.types import Prompt
 
 __all__ = ["Experience"]
+
+NOTHING_SPENT = Ledger()
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,13 @@ class Experience:
         behavior_logp_BGT: Under the sampling policy; None when it is the policy of the only optimiser step.
         magnet_logp_BGT: Under the magnet; None when not needed or when the magnet is the sampling policy.
         reference_logp_BGT: Under the reference; None when it is the sampling policy.
+        reward_BG: Scores of the responses; None for a method that learns from preferences.
+        behavior_value_BGT: Values by the critic at sampling; None for a method without a critic.
         magnet_is_behavior: The magnet equals the sampling policy.
         reference_is_behavior: The reference equals the sampling policy.
         finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
         seconds: Time of each stage.
+        spent: What this process spent on it; booked when it was collected, so that a checkpoint's copy has none.
     """
 
     positions: list[int]
@@ -51,10 +57,13 @@ class Experience:
     behavior_logp_BGT: Tensor | None
     magnet_logp_BGT: Tensor | None
     reference_logp_BGT: Tensor | None
+    reward_BG: Tensor | None
+    behavior_value_BGT: Tensor | None
     magnet_is_behavior: bool
     reference_is_behavior: bool
     finite: bool
     seconds: dict[str, float]
+    spent: Ledger = NOTHING_SPENT
 
     @property
     def payoff_BG(self) -> Tensor:
@@ -63,7 +72,7 @@ class Experience:
 
     def to_state(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spent"}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Experience":

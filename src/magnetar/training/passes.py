@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
+from magnetar.modeling.critic import Critic
 from magnetar.modeling.logprobs import TokenLogProbs, response_logprobs, split_micro_batches
 
 __all__ = ["PassSettings"]
@@ -31,6 +32,15 @@ class PassSettings:
             list(part)
             for part in split_micro_batches(prompt_ids, response_ids, self.max_tokens, self.layout)  # type: ignore[arg-type]
         ]
+
+    def values(self, critic: Critic, prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
+        """A critic's value of the state before each response token in one pass, shape (B, G, T)."""
+        return critic.values(
+            prompt_ids,
+            response_ids,
+            layout=self.layout,  # type: ignore[arg-type]
+            pad_token_id=self.pad_token_id,
+        )
 
     def run(
         self,

@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.data import Subset
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -17,8 +18,11 @@ from magnetar.modeling.roles import Roles
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.config import NashConfig
+from magnetar.training.critic import CriticTraining
 from magnetar.training.experience import Experience
+from magnetar.training.ledger import LEDGER_FILE, Ledger, write_ledger
 from magnetar.training.prediction import OpponentPrediction
+from magnetar.training.spending import Spending
 from magnetar.training.stream import StreamPlan
 
 __all__ = ["ResumableTrainer", "refuse_other_run"]
@@ -36,8 +40,21 @@ class ResumableTrainer(Trainer):
     signals: StopSignals
     prediction: OpponentPrediction
     magnet_moves: list[int]
+    critic: CriticTraining | None
+    first_move: float | None
     _experiences: list[Experience]
     _saved_step: int
+    _spending: Spending
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the run has spent, over all processes, up to its last optimiser step."""
+        return self._spending.total
+
+    @property
+    def budget_reached(self) -> bool:
+        """Whether a whole number of updates is done and a budget is used up."""
+        return self.inner_epoch == 0 and any(budget.reached(self.ledger) for budget in self.settings.budgets)
 
     @property
     def settings(self) -> NashConfig:
@@ -149,18 +166,34 @@ class ResumableTrainer(Trainer):
                     "the same model and peft_config, or start a new run in another output_dir"
                 )
             self.magnet_moves = list(state["magnet_moves"])
+            self.first_move = state.get("first_move")
             if folder.resolve() == (run_dir / f"checkpoint-{state['step']}").resolve():
                 self._saved_step = state["step"]
+            self._spending.total = Ledger(**state.get("ledger", {}))  # older checkpoints have none
+            if any(budget.reached(self.ledger) for budget in self.settings.budgets):
+                self._play_no_more_than(state["step"])
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
             refuse_other_run(run_dir)
         elif self.args.should_save:
             checkpoints.remove_all(run_dir)
+        if self.args.should_save:
+            (run_dir / LEDGER_FILE).unlink(missing_ok=True)  # it says that a run is finished
+        self._spending.start()
         with self.signals.installed():
             result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
-        if self.signals.received is not None and self.state.global_step < self.state.max_steps:
+        ended = self.budget_reached or self.state.global_step >= self.state.max_steps
+        if ended and self.args.should_save:
+            reason = "budget" if self.budget_reached else "end of data"
+            write_ledger(run_dir, self.ledger, finished=True, reason=reason)
+        if self.signals.received is not None and not ended:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
         return result
+
+    def _play_no_more_than(self, steps: int) -> None:
+        """Cut the stream after the first optimiser steps, since a budget is used up by them."""
+        self.args.max_steps = steps
+        self.train_dataset = Subset(cast(Any, self.train_dataset), range(steps * self.plan.prompts_per_update))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -168,6 +201,8 @@ class ResumableTrainer(Trainer):
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
         self.prediction.load_state_dict(checkpoints.load_prediction(folder))
+        if self.critic is not None:
+            self.critic.load(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
@@ -182,13 +217,17 @@ class ResumableTrainer(Trainer):
             if self.args.should_save:
                 checkpoints.save_roles(folder, self.roles)
                 checkpoints.save_prediction(folder, self.prediction.state_dict())
+                if self.critic is not None:
+                    self.critic.save(folder)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 counters = {
                     "step": self.state.global_step,
                     "update": self.state.global_step // self.plan.inner_epochs,
                     "magnet_moves": self.magnet_moves,
+                    "first_move": self.first_move,
                     "start": self.start_digest,
+                    "ledger": self.ledger.to_dict(),
                     "played": checkpoints.played(self.plan, self.state.global_step // self.plan.inner_epochs),
                 }
                 checkpoints.write_state(folder, self.settings, counters)

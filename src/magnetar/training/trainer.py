@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from magnetar.data import limit_prompt_length, load_prompts, render_prompts
 from magnetar.errors import CheckpointError, ConfigError, JudgeError
 from magnetar.evaluation import Matchup, package_versions, summarize
-from magnetar.judges import Judge, build_judge
+from magnetar.judges import Judge, build_judge, require_scores
 from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
@@ -30,6 +30,7 @@ from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
+from magnetar.training.critic import critic_for
 from magnetar.training.experience import Experience
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
@@ -37,9 +38,10 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
+from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
-from magnetar.types import RolloutBatch
+from magnetar.types import Role, RolloutBatch
 
 __all__ = ["NashTrainer"]
 
@@ -90,6 +92,8 @@ class NashTrainer(ResumableTrainer):
             args._n_gpu = 1
         self.method = args.build_method()
         self.judge = build_judge(judge)
+        if self.method.sampled_objective.needs_reward:
+            require_scores(self.judge, f"method {self.method.name!r}")
         prompts = load_prompts(train_dataset)
         self.eval_prompts = load_prompts(eval_dataset) if eval_dataset is not None else None
         model, tokenizer = model_and_tokenizer(model, processing_class)
@@ -126,17 +130,26 @@ class NashTrainer(ResumableTrainer):
         # What a reader should see in place of a path or an object: "model", "dataset".
         self.labels: dict[str, str] = {}
         self.magnet_moves: list[int] = []
+        self.first_move: float | None = None
 
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
         model = prepare_model(model, peft_config, args)
         self.start_digest = digest_of_start(model)  # before roles are further adapters of it
+        self.critic = critic_for(self.method, model, args)
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
         self.prediction = OpponentPrediction(self.method, self.roles, args.inner_epochs)
-        self._needs_behavior_role = self.method.sampled_objective.needs_behavior_distribution and plan.inner_epochs > 1
-        if self._needs_behavior_role:
+        self._sampler: Role = "current" if self.method.sample_from == "current" else "behavior"
+        later_steps = self.method.sampled_objective.needs_behavior_distribution and plan.inner_epochs > 1
+        self._keeps_behavior = later_steps and self._sampler == "current"
+        if self._keeps_behavior or self._sampler == "behavior":
             self.roles.add("behavior")
+        if self._sampler == "behavior" and args.num_rounds == 1 and args.process_index == 0:
+            print(
+                f"note: method {self.method.name!r} draws responses from the policy at the start of a round, and with "
+                "num_rounds=1 that is the starting model throughout; set num_rounds, or sample_from='current'"
+            )
 
         super().__init__(
             model=model,
@@ -164,6 +177,9 @@ class NashTrainer(ResumableTrainer):
         self._experiences: list[Experience] = []
         self._magnet_moved = False
         self._saved_step = -1
+        if self.critic is not None:
+            self.critic.critic.to(self.accelerator.device)
+        self._spending = Spending(self.accelerator)
         self._collector = self._make_collector(tokenizer, rollout_engine)
         self._set_up_callbacks()
 
@@ -190,9 +206,23 @@ class NashTrainer(ResumableTrainer):
             group_size=args.num_generations,
             num_opponents=args.num_opponents or args.num_generations,
             seed=args.seed,
-            record_behavior=self.plan.inner_epochs > 1,
+            record_behavior=self._keeps_experiences,
             autocast=cast(Any, self.accelerator.autocast),
+            sampler=self._sampler,
+            critic=None if self.critic is None else self.critic.critic,
         )
+
+    @property
+    def _keeps_experiences(self) -> bool:
+        """Whether a batch is looked at again after its first optimiser step."""
+        return self.plan.inner_epochs > 1 or self.method.magnet.needs_progress
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The policy's optimiser, with the critic's weights as a group of their own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.critic is not None:
+            self.critic.add_to(optimizer)
+        return optimizer
 
     def _set_up_callbacks(self) -> None:
         # Ours print one line an update and keep the bar; transformers' print dictionaries.
@@ -226,6 +256,7 @@ class NashTrainer(ResumableTrainer):
             "objective": dict(vars(self.method.sampled_objective)),
             "magnet": self.method.magnet.describe() if self.method.sampled_objective.needs_magnet else "none",
             "opponent": self.method.opponent.role,
+            "sample_from": self.method.sample_from,
             "judge": self.judge.name,
             "model": getattr(self.roles.current, "name_or_path", None) or type(self.roles.current).__name__,
             "dataset": None,
@@ -275,13 +306,14 @@ class NashTrainer(ResumableTrainer):
             raise CheckpointError(f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint")
         if self._experiences and self._experiences[0].positions[0] // self.plan.prompts_per_update != self.update - 1:
             self._experiences = []
-        if self._needs_behavior_role and not self._experiences:
+        if self._keeps_behavior and not self._experiences:
             self.roles.move("behavior", "current")
         experience = self._asked(lambda: self._collector.collect(inputs, self.prediction.opponents(self.update, 0)))
         self._check_finite(experience.finite, "probabilities of sampled tokens are not finite", positions)
-        if self.plan.inner_epochs > 1:
+        if self._keeps_experiences:
             self._experiences.append(experience)
         self.last_experience = experience
+        self._spending.add(experience.spent)
         self._log_experience(experience)
         return experience
 
@@ -292,6 +324,7 @@ class NashTrainer(ResumableTrainer):
             return experience
         opponents = self.prediction.opponents(self.update, step)
         met = self._asked(lambda: self._collector.meet_again(experience, opponents))
+        self._spending.add(met.spent)
         self._log_stages(met)
         payoff_B = (met.response_weight_BG * met.payoff_BG).sum(-1)
         self._metrics.add("payoff_lookahead", float(payoff_B.sum()), float(met.response_weight_BG.sum()))
@@ -337,7 +370,9 @@ class NashTrainer(ResumableTrainer):
             self._metrics.add(
                 "entropy", float((weight_BG * masked_sum(entropy_BGT, batch.mask_BGT)).sum()), token_weight
             )
-            kl = sampled_reverse_kl(logp, logp, reference_logp if reference_logp is not None else logp)
+            kl = sampled_reverse_kl(
+                logp, batch.behavior_logp_BGT, reference_logp if reference_logp is not None else logp
+            )
             self._metrics.add("kl_reference", float((weight_BG * masked_sum(kl, batch.mask_BGT)).sum()), prompts)
         return (loss, output) if return_outputs else loss
 
@@ -349,7 +384,8 @@ class NashTrainer(ResumableTrainer):
         passes = self._collector.passes
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
-        reused = self.inner_epoch > 0
+        # Whether the policy is no longer the one that sampled the batch.
+        reused = self.inner_epoch > 0 or self._sampler == "behavior"
         full = objective.needs_magnet_distribution or (objective.needs_behavior_distribution and reused)
         out = passes.run(model, prompt_ids, response_ids, full=full)
         logp, mask = out.logp_BGT, out.mask_BGT
@@ -377,6 +413,8 @@ class NashTrainer(ResumableTrainer):
             else:
                 # At θ = θ_k the KL and its gradient are exactly zero.
                 behavior_kl = torch.zeros_like(behavior)
+        value = None if self.critic is None else passes.values(self.critic.critic, prompt_ids, response_ids)
+        reward = experience.reward_BG
         batch = RolloutBatch(
             logp_BGT=logp,
             behavior_logp_BGT=behavior,
@@ -387,6 +425,9 @@ class NashTrainer(ResumableTrainer):
             response_weight_BG=experience.response_weight_BG[part].to(logp),
             magnet_kl_BGT=magnet_kl,
             behavior_kl_BGT=behavior_kl,
+            reward_BG=None if reward is None else reward[part].to(logp),
+            value_BGT=value,
+            behavior_value_BGT=stored(experience.behavior_value_BGT),
         )
         reference = behavior if experience.reference_is_behavior else stored(experience.reference_logp_BGT)
         return batch, out.entropy_BGT, reference
@@ -447,6 +488,8 @@ class NashTrainer(ResumableTrainer):
                 **logs,
                 **means,
                 "magnet_moved": int(self._magnet_moved),
+                "total_comparisons": self.ledger.comparisons,
+                "total_tokens": self.ledger.generated_tokens,
             }
             self._magnet_moved = False
         super().log(logs, start_time)
@@ -494,24 +537,51 @@ class NashTrainer(ResumableTrainer):
 
     def before_optimizer_step(self) -> None:
         """Keep what the prediction of the opponent needs of the policy that is about to change."""
+        if self.critic is not None:
+            norm = self.critic.before_step(self.accelerator, self.args.max_grad_norm)
+            self._metrics.add("critic_grad_norm", norm, 1.0)
         self.prediction.before_step(self.inner_epoch, cast(Any, self.optimizer))
 
     def after_optimizer_step(self) -> None:
-        """Check the weights, and move the magnet when an update has ended and its schedule says so."""
+        """Check the weights, book what was spent, and move the magnet when an update has ended and it is time."""
         self._check_finite(self._weights_finite(), "its step made weights that are not finite", [], stepped=True)
+        if self.critic is not None:
+            self.critic.after_step()
         self.prediction.after_step((self.state.global_step - 1) % self.plan.inner_epochs, cast(Any, self.optimizer))
+        self._spending.book(self.state.global_step // self.plan.inner_epochs)
         if self.state.global_step % self.plan.inner_epochs:
             return
-        self._experiences = []
-        if not self.method.sampled_objective.needs_magnet:
-            return
         update = self.state.global_step // self.plan.inner_epochs
-        rate = self.method.magnet.rate(MagnetClock(update, self.plan.round_ends_after(update)))
+        if self.method.sampled_objective.needs_magnet:
+            self._move_magnet(update)
+        if self._sampler == "behavior" and self.plan.round_ends_after(update):
+            self.roles.move("behavior", "current")
+        self._experiences = []
+
+    def _move_magnet(self, update: int) -> None:
+        move = None
+        if self.method.magnet.needs_progress:
+            move = self._measured_move()
+            self.first_move = move if self.first_move is None else self.first_move
+            self._metrics.add("policy_move", move, 1.0)
+        clock = MagnetClock(update, self.plan.round_ends_after(update), move, self.first_move)
+        rate = self.method.magnet.rate(clock)
         if rate > 0:
             self.roles.move("magnet", "current", rate)
             self._magnet_moved = True
+            self.first_move = None
             if rate == 1.0:
                 self.magnet_moves.append(update)
+
+    def _measured_move(self) -> float:
+        """How far the update moved the policy: an estimate of the total variation distance, over all processes."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        with torch.no_grad(), self.roles.use("current") as model, self.accelerator.autocast():
+            for experience in self._experiences:
+                total += self._collector.moved(model, experience).to(total)
+        if self.accelerator.num_processes > 1:
+            total = cast(Tensor, self.accelerator.reduce(total, reduction="sum"))
+        return float(total[0] / total[1].clamp(min=1e-300))
 
 
 class _MagnetCallback(TrainerCallback):
@@ -523,8 +593,10 @@ class _MagnetCallback(TrainerCallback):
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.before_optimizer_step()
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.after_optimizer_step()
+        if self._trainer.budget_reached:
+            end_training(args, state, control)
 
 
 def _rows_as_they_are(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

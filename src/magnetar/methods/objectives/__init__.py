@@ -1,5 +1,6 @@
 """Objectives: what one update does, as a closed form on exact games and as a loss on sampled responses."""
 
+from magnetar.methods.objectives.actor_critic import ActorCritic
 from magnetar.methods.objectives.anchored import AdaptiveMagneticDescent, Geometry
 from magnetar.methods.objectives.base import (
     Objective,
@@ -22,15 +23,20 @@ from magnetar.methods.objectives.policy_gradient import (
 )
 from magnetar.methods.objectives.recall import Recall
 from magnetar.methods.objectives.regression import PairwiseRegression, PointwiseRegression, RegressionTarget
+from magnetar.methods.objectives.reward_gradient import GroupRelativeGradient, LeaveOneOutGradient, PenaltyEstimator
+from magnetar.methods.objectives.scores import RewardObjective
 
 __all__ = [
+    "ActorCritic",
     "AdaptiveMagneticDescent",
     "AdaptiveSubgradient",
     "BradleyTerryFit",
     "DirectPreference",
     "Geometry",
+    "GroupRelativeGradient",
     "HamiltonianDescent",
     "KLEstimator",
+    "LeaveOneOutGradient",
     "MagneticPolicyGradient",
     "Objective",
     "OracleObjective",
@@ -38,12 +44,14 @@ __all__ = [
     "PairwiseRegression",
     "PayoffObjective",
     "PayoffOracle",
+    "PenaltyEstimator",
     "PointwiseRegression",
     "PolicyGradient",
     "ProjectedGradient",
     "Proximal",
     "Recall",
     "RegressionTarget",
+    "RewardObjective",
     "RewardTransformedPolicyGradient",
     "SampledLoss",
     "SampledObjective",

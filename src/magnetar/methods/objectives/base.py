@@ -75,6 +75,16 @@ class SampledLoss(Objective):
         return False
 
     @property
+    def needs_reward(self) -> bool:
+        """Whether the loss looks at a score of each response, so that the judge must be one that scores."""
+        return False
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether the loss looks at the values of a critic, which learns beside the policy."""
+        return False
+
+    @property
     def needs_behavior_distribution(self) -> bool:
         """Whether the loss needs the behaviour policy's whole next-token distributions."""
         return False

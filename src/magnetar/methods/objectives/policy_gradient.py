@@ -15,6 +15,7 @@ from torch import Tensor
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.objectives.base import GAME_VALUE, FloatArray, SampledObjective, check_positive
+from magnetar.methods.objectives.surrogate import clipped_surrogate, probability_ratio
 from magnetar.numerics import log_normalize, masked_sum, reward_to_go, sampled_reverse_kl, tilt
 from magnetar.types import ObjectiveOutput, RolloutBatch
 
@@ -67,17 +68,14 @@ class PolicyGradient(SampledObjective):
 
     def _proximal_terms(self, batch: RolloutBatch, gain_BGT: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """``− r · gain + KL_t(π_θ‖π_k)/η`` per token, or its clipped form; and what to log about it."""
-        ratio_BGT = torch.where(batch.mask_BGT, batch.logp_BGT - batch.behavior_logp_BGT, 0.0).exp()
         kl_BGT = batch.behavior_kl_BGT
         if kl_BGT is None:
             kl_BGT = sampled_reverse_kl(batch.logp_BGT, batch.behavior_logp_BGT, batch.behavior_logp_BGT)
         metrics = {"kl_behavior": masked_sum(kl_BGT.detach(), batch.mask_BGT)}
         if self.proximal == "kl":
-            return -ratio_BGT * gain_BGT + kl_BGT / self.step_size, metrics
-        clipped_BGT = ratio_BGT.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
-        outside = ((ratio_BGT - clipped_BGT).abs() > 0).detach().to(gain_BGT.dtype)
-        metrics["clip_share"] = masked_sum(outside, batch.mask_BGT) / batch.mask_BGT.sum(-1).clamp(min=1)
-        return -torch.minimum(ratio_BGT * gain_BGT, clipped_BGT * gain_BGT), metrics
+            return -probability_ratio(batch) * gain_BGT + kl_BGT / self.step_size, metrics
+        loss_BGT, metrics["clip_share"] = clipped_surrogate(batch, gain_BGT, self.clip_range)
+        return loss_BGT, metrics
 
 
 @dataclass(frozen=True)

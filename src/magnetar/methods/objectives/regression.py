@@ -24,7 +24,9 @@ class PairwiseRegression(SampledObjective):
 
     ``L_i = Σ_j w_ij (h_i − h_j − s t_ij)²`` with ``h = log π_θ − (1 − c) log π_k − c log ρ`` (sums over the tokens of a
     response) and w the weights of the pairs. The target ``t_ij`` is ``q̂_i − q̂_j`` or the pair's own ``P_ij − 1/2``; the
-    second has the same mean, since opponents are drawn from the policy that sampled the pair. On a tabular policy the
+    second has the same mean, since opponents are drawn from the policy that sampled the pair. Optimistic payoffs,
+    ``2 q_k − q_{k−1}``, have the target ``2 (P_ij − 1/2) − (q̂'_i − q̂'_j)``, q̂' being the payoffs against the policy
+    before. On a tabular policy the
     minimiser is ``log π_{k+1} = (1 − c) log π_k + c log ρ + s q + const``.
 
     INPO (arXiv:2407.00617, equation 8) is ``c = ηβ``, ``s = η``, target "pair"; magnetic mirror descent
@@ -81,20 +83,18 @@ class PairwiseRegression(SampledObjective):
         squared_BGG = (h_BG[..., :, None] - h_BG[..., None, :] - self.scale * self._target_BGG(batch).to(h_BG)) ** 2
         # Where the opponents are the group, their weights are those of the pairs: none for a response with itself (so
         # that samples are unbiased) nor for a pair without an answer.
-        weight_BGG = batch.opponent_weight_BGH if self.compares_group else batch.response_weight_BG[..., None, :]
+        weight_BGG = _within_group(batch)[1] if self.compares_group else batch.response_weight_BG[..., None, :]
         loss_BG = (squared_BGG * weight_BGG).sum(-1)
         return ObjectiveOutput(loss_BG, {"payoff": batch.payoff_BG.detach(), "residual": loss_BG.detach().sqrt()})
 
     def _target_BGG(self, batch: RolloutBatch) -> Tensor:
         if self.target == "payoff":
             return batch.payoff_BG[..., :, None] - batch.payoff_BG[..., None, :]
-        if batch.win_prob_BGH.shape[-1] != batch.win_prob_BGH.shape[-2]:
-            raise ValueError(
-                f"win_prob_BGH has shape {tuple(batch.win_prob_BGH.shape)}, expected (B, G, G): the target "
-                f"{self.target!r} compares the responses of a group with each other"
-            )
-        margin_BGG = batch.win_prob_BGH - GAME_VALUE
-        return margin_BGG if self.target == "pair" else torch.sign(margin_BGG) / 2.0
+        win_prob_BGG, _, share, others_BG = _within_group(batch)
+        margin_BGG = win_prob_BGG - GAME_VALUE
+        if self.target == "winner":
+            margin_BGG = torch.sign(margin_BGG) / 2.0
+        return share * margin_BGG + others_BG[..., :, None] - others_BG[..., None, :]
 
     def exact_update(self, log_policy_A: FloatArray, log_magnet_A: FloatArray, payoff_A: FloatArray) -> FloatArray:
         """``(1 − c) log π + c log ρ + s q``, normalised; see `PayoffObjective.exact_update`."""
@@ -107,6 +107,27 @@ class PairwiseRegression(SampledObjective):
         with np.errstate(invalid="ignore", over="ignore"):
             reward = payoff_A + (self.magnet_weight / self.scale) * (log_magnet_A - log_policy_A)
         return tilt(np.where(absent, -np.inf, log_policy_A), reward, self.scale)
+
+
+def _within_group(batch: RolloutBatch) -> tuple[Tensor, Tensor, float, Tensor]:
+    """Win probabilities and weights of the pairs of a group, the group's share of the payoff, and the rest of it.
+
+    The first G opponents are the group itself. An optimistic payoff has the share 2 of it, and of further opponents,
+    the policy before, the share −1.
+
+    Raises:
+        ValueError: The opponents are not the group.
+    """
+    g, h = batch.win_prob_BGH.shape[-2:]
+    weight_BGG = batch.opponent_weight_BGH[..., :g]
+    share = float(weight_BGG[0, 0].sum().round()) if h >= g else 0.0
+    if share < 1:
+        raise ValueError(
+            f"win_prob_BGH has shape {tuple(batch.win_prob_BGH.shape)}, expected (B, G, G), or the group and further "
+            "opponents: pairs of a group are compared with each other"
+        )
+    others_BG = (batch.win_prob_BGH * batch.opponent_weight_BGH)[..., g:].sum(-1)
+    return batch.win_prob_BGH[..., :g], weight_BGG / share, share, others_BG
 
 
 @dataclass(frozen=True)

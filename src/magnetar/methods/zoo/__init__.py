@@ -9,15 +9,18 @@ from magnetar.methods.method import Method
 from magnetar.methods.zoo.adaptive import mpo_adaptive, mpo_optimistic, mpo_recall
 from magnetar.methods.zoo.magnetic import mmd, mpo, mpo_rt
 from magnetar.methods.zoo.original import adagrad_norm, extragradient, hamiltonian, mirror_descent, ogda, omwu, sppo
-from magnetar.methods.zoo.regularized import bt_rlhf, egpo, inpo, iterative_dpo, nash_md, omd, online_ipo
+from magnetar.methods.zoo.regularized import egpo, inpo, nash_md, nash_md_pg, omd, online_ipo
+from magnetar.methods.zoo.scores import bt_rlhf, grpo, iterative_dpo, online_dpo, ppo, rloo
 
 __all__ = [
     "METHODS",
+    "PUBLISHED_NAMES",
     "adagrad_norm",
     "bt_rlhf",
     "build_method",
     "egpo",
     "extragradient",
+    "grpo",
     "hamiltonian",
     "inpo",
     "iterative_dpo",
@@ -29,10 +32,14 @@ __all__ = [
     "mpo_recall",
     "mpo_rt",
     "nash_md",
+    "nash_md_pg",
     "ogda",
     "omd",
     "omwu",
+    "online_dpo",
     "online_ipo",
+    "ppo",
+    "rloo",
     "sppo",
 ]
 
@@ -51,6 +58,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         inpo,
         online_ipo,
         nash_md,
+        nash_md_pg,
         egpo,
         omwu,
         extragradient,
@@ -58,17 +66,29 @@ METHODS: dict[str, Callable[..., Method]] = {
         hamiltonian,
         adagrad_norm,
         bt_rlhf,
+        ppo,
+        rloo,
+        grpo,
         iterative_dpo,
+        online_dpo,
     )
 }
 """Every method by its name."""
+
+PUBLISHED_NAMES: dict[str, str] = {
+    "spo": "mirror_descent",
+    "onpo": "omwu",
+    "online_ipo_1": "omd",
+    "online_ipo_2": "online_ipo",
+}
+"""Names that methods have in papers, where they are known here by the name of the update."""
 
 
 def build_method(name: str, **settings: Any) -> Method:
     """Make a method from its name; a setting of None keeps the preset.
 
     Args:
-        name: A key of `METHODS`.
+        name: A key of `METHODS`, or of `PUBLISHED_NAMES`.
         **settings: Arguments of that method's function.
 
     Returns:
@@ -77,8 +97,9 @@ def build_method(name: str, **settings: Any) -> Method:
     Raises:
         ConfigError: Unknown method, or a setting that this method does not have.
     """
+    name = PUBLISHED_NAMES.get(name, name)
     if name not in METHODS:
-        raise ConfigError(unknown_name("method", name, METHODS))
+        raise ConfigError(unknown_name("method", name, (*METHODS, *PUBLISHED_NAMES)))
     given = {key: value for key, value in settings.items() if value is not None}
     accepted = inspect.signature(METHODS[name]).parameters
     for key in given:

@@ -1,5 +1,6 @@
 """Methods for the original game without a magnet: plain self-play and its optimistic, Euclidean and other relatives."""
 
+from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import FixedMagnet
 from magnetar.methods.method import Method
 from magnetar.methods.objectives import (
@@ -7,12 +8,13 @@ from magnetar.methods.objectives import (
     HamiltonianDescent,
     KLEstimator,
     MagneticPolicyGradient,
+    PairwiseRegression,
     PointwiseRegression,
     ProjectedGradient,
     Proximal,
 )
 from magnetar.methods.opponents import Opponent
-from magnetar.methods.zoo.magnetic import limit_against
+from magnetar.methods.zoo.magnetic import MAGNETIC_LOSSES, MagneticLoss, limit_against
 
 __all__ = ["adagrad_norm", "extragradient", "hamiltonian", "mirror_descent", "ogda", "omwu", "sppo"]
 
@@ -77,24 +79,29 @@ def sppo(step_size: float = 0.1, *, opponent: Opponent | None = None) -> Method:
     )
 
 
-def omwu(step_size: float = 0.25) -> Method:
+def omwu(step_size: float = 0.25, *, loss: MagneticLoss = "policy_gradient") -> Method:
     """Optimistic multiplicative weights (ONPO): mirror descent on payoffs extrapolated by one update.
 
     Args:
         step_size: η, positive. The theory's 1/8 is for payoffs in [-1, 1]; win probabilities span half of that.
+        loss: On language models: "policy_gradient", or "regression" of log-ratios on pairs, as ONPO does; both have
+            the same minimiser.
 
     Returns:
         The method. Its last iterate reaches the equilibrium of the original game where that is unique and η is small.
 
     Raises:
-        ConfigError: A step size that is not positive.
+        ConfigError: A step size that is not positive, or an unknown loss.
 
     Source: arXiv:2006.09517, theorem 3; for preference games arXiv:2502.16852.
     """
+    if loss not in MAGNETIC_LOSSES:
+        raise ConfigError(unknown_name("loss", loss, MAGNETIC_LOSSES))
+    regression = PairwiseRegression(0.0, scale=step_size, target="pair")
     return Method(
         name="omwu",
         opponent=Opponent(),
-        objective=MagneticPolicyGradient(step_size),
+        objective=regression if loss == "regression" else MagneticPolicyGradient(step_size),
         magnet=FixedMagnet(),
         converges_to="original equilibrium",
         source="arXiv:2006.09517, theorem 3; arXiv:2502.16852",

@@ -1,13 +1,12 @@
-"""Methods that stay near a fixed reference: they solve the regularised game, or fit scores."""
+"""Methods that stay near a fixed reference: they solve the regularised game."""
+
+from numbers import Real
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.magnets import FixedMagnet
 from magnetar.methods.method import Method
 from magnetar.methods.objectives import (
-    BradleyTerryFit,
-    DirectPreference,
     KLEstimator,
-    PairChoice,
     PairwiseRegression,
     Proximal,
     RegressionTarget,
@@ -22,7 +21,7 @@ from magnetar.methods.zoo.magnetic import (
     require_step_within_pull,
 )
 
-__all__ = ["bt_rlhf", "egpo", "inpo", "iterative_dpo", "nash_md", "omd", "online_ipo"]
+__all__ = ["egpo", "inpo", "nash_md", "nash_md_pg", "omd", "online_ipo"]
 
 
 def omd(
@@ -92,6 +91,51 @@ def nash_md(step_size: float = 0.3, magnet_strength: float = 0.1) -> Method:
         magnet=FixedMagnet(),
         converges_to="regularised equilibrium",
         source="arXiv:2312.00886, theorem 1",
+    )
+
+
+def nash_md_pg(
+    step_size: float = 1.0,
+    magnet_strength: float = 0.1,
+    reference_weight: float = 0.125,
+    *,
+    proximal: Proximal = "kl",
+    clip_range: float = 0.2,
+    kl_estimator: KLEstimator = "sampled",
+) -> Method:
+    """Nash-MD by policy gradient: the mixture's weight is a setting of its own, the base of an update the policy.
+
+    Args:
+        step_size: η, positive.
+        magnet_strength: β, the pull of the reference, positive, in units of win probability per nat.
+        reference_weight: Weight of the reference in the mixture that plays the opponent, in [0, 1); 0 is self-play.
+        proximal: See `PolicyGradient`.
+        clip_range: See `PolicyGradient`.
+        kl_estimator: See `PolicyGradient`; of the proximal term.
+
+    Returns:
+        The method. With weight m its fixed point is the regularised best response to the mixture, and the mixture is
+        the equilibrium of the game regularised with strength ``β/(1 − m)``.
+
+    Raises:
+        ConfigError: A step size or strength that is not positive, a product above 1, or a weight outside [0, 1).
+
+    Source: arXiv:2312.00886, section 7 (Nash-MD-PG).
+    """
+    require_positive_strength("nash_md_pg", magnet_strength)
+    require_step_within_pull("nash_md_pg", step_size, magnet_strength)
+    if not isinstance(reference_weight, Real) or not 0 <= reference_weight < 1:
+        raise ConfigError(
+            f"reference_weight is {reference_weight!r}, expected a number in [0, 1) (for instance 0.125); an opponent "
+            "that is the reference alone is opponent='reference' of method 'omd'"
+        )
+    return Method(
+        name="nash_md_pg",
+        opponent=Opponent("mixture", reference_weight) if reference_weight else Opponent(),
+        objective=RewardTransformedPolicyGradient(step_size, magnet_strength, proximal, clip_range, kl_estimator),
+        magnet=FixedMagnet(),
+        converges_to="regularised equilibrium",
+        source="arXiv:2312.00886, section 7",
     )
 
 
@@ -185,55 +229,4 @@ def online_ipo(magnet_strength: float = 0.1, *, target: RegressionTarget = "pair
         magnet=FixedMagnet(),
         converges_to="nothing known",
         source="arXiv:2403.08635; arXiv:2503.08942",
-    )
-
-
-def bt_rlhf(kl_coef: float = 0.1) -> Method:
-    """Bradley–Terry alignment, what PPO on a reward model aims at: fit scores once, maximise them near the reference.
-
-    Args:
-        kl_coef: β, in logits of the scores per nat, positive.
-
-    Returns:
-        The method. One update reaches its goal, ``ref exp(s/β)``; it reads all pairs, A evaluations.
-
-    Raises:
-        ConfigError: A coefficient that is not positive.
-
-    Source: arXiv:2203.02155.
-    """
-    return Method(
-        name="bt_rlhf",
-        opponent=Opponent("reference"),
-        objective=BradleyTerryFit(kl_coef),
-        magnet=FixedMagnet(),
-        converges_to="Bradley–Terry policy",
-        source="arXiv:2203.02155",
-    )
-
-
-def iterative_dpo(kl_coef: float = 0.1, *, pairs: PairChoice = "best_worst", hard_labels: bool = True) -> Method:
-    """Iterative DPO: the minimiser of the DPO loss on pairs from the current policy, the reference fixed.
-
-    Args:
-        kl_coef: β, in logits of the scores per nat, positive.
-        pairs: See `DirectPreference`; on language models only. Exact games compare all pairs.
-        hard_labels: See `DirectPreference`; on language models only.
-
-    Returns:
-        The method: its fixed points are ``ref exp(s/β)`` for scores s fitted to pairs of the policy itself. On games
-        with cycles it settles there only if β is large, and otherwise goes round.
-
-    Raises:
-        ConfigError: A coefficient that is not positive.
-
-    Source: arXiv:2405.07863.
-    """
-    return Method(
-        name="iterative_dpo",
-        opponent=Opponent(),
-        objective=DirectPreference(kl_coef, pairs, hard_labels),
-        magnet=FixedMagnet(),
-        converges_to="Bradley–Terry policy",
-        source="arXiv:2405.07863",
     )

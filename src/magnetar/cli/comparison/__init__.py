@@ -1,0 +1,1 @@
+"""`magnetar compare`: its configuration, and the runs that it trains."""

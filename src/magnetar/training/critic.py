@@ -1,0 +1,92 @@
+"""The critic beside the policy: how it is made, optimised, kept in checkpoints."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel, get_peft_model
+from torch import nn
+from torch.optim import Optimizer
+
+from magnetar.methods import Method
+from magnetar.modeling.critic import Critic, make_critic
+from magnetar.modeling.loading import load_policy
+from magnetar.training.config import NashConfig
+from magnetar.training.preparation import prepare_model
+
+__all__ = ["CriticTraining", "critic_for"]
+
+CRITIC_FILE = "critic.safetensors"
+
+
+class CriticTraining:
+    """One critic in the optimiser of the policy, with a learning rate of its own.
+
+    It is no part of the model that transformers wraps and saves: its gradients are averaged over processes here, once a
+    step.
+    """
+
+    def __init__(self, critic: Critic, learning_rate: float) -> None:
+        self.critic = critic
+        self._learning_rate = learning_rate
+
+    def add_to(self, optimizer: Optimizer) -> None:
+        """Give the optimiser the critic's parameters as a group of their own, unless it has them."""
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        parameters = [p for p in self.critic.trained().values() if id(p) not in known]
+        if parameters:
+            optimizer.add_param_group({"params": parameters, "lr": self._learning_rate})
+
+    def before_step(self, accelerator: Accelerator, max_grad_norm: float) -> float:
+        """Average the gradients over processes and clip them by themselves; returns their norm before clipping."""
+        parameters = [p for p in self.critic.trained().values() if p.grad is not None]
+        if accelerator.num_processes > 1:
+            for parameter in parameters:
+                parameter.grad = cast(Any, accelerator.reduce(cast(torch.Tensor, parameter.grad), reduction="mean"))
+        limit = max_grad_norm if max_grad_norm > 0 else float("inf")
+        return float(nn.utils.clip_grad_norm_(parameters, limit))
+
+    def after_step(self) -> None:
+        """Forget the gradients: transformers forgets those of the policy alone."""
+        self.critic.zero_grad(set_to_none=True)
+
+    def save(self, folder: Path) -> None:
+        """Write what learned into a checkpoint."""
+        self.critic.save(folder / CRITIC_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or of another critic.
+        """
+        self.critic.load(folder / CRITIC_FILE)
+
+
+def critic_for(method: Method, model: nn.Module, args: NashConfig) -> CriticTraining | None:
+    """The critic that a method needs, started from the policy or from ``critic_model``.
+
+    Args:
+        method: Says whether it needs one.
+        model: The policy before roles are added to it and before it is wrapped.
+        args: Settings.
+
+    Returns:
+        None for a method without a critic.
+
+    Raises:
+        ModelError: The class of the model cannot be a critic, or ``critic_model`` cannot be loaded.
+    """
+    if not method.sampled_objective.needs_value:
+        return None
+    start: Any = model
+    if args.critic_model is not None:
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        loaded, _ = load_policy(args.critic_model, dtype=dtype, is_trainable=True)
+        start = loaded
+        if isinstance(model, PeftModel) and not isinstance(loaded, PeftModel):
+            start = get_peft_model(cast(Any, loaded), deepcopy(model.peft_config[model.active_adapters[0]]))
+        start = prepare_model(cast(Any, start), None, args)
+    return CriticTraining(make_critic(start), args.critic_learning_rate or args.default_critic_learning_rate)
