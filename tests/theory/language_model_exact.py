@@ -11,8 +11,14 @@ from torch.nn.functional import logsigmoid
 Tables = dict[tuple[int, ...], Tensor]
 """log π(·|prefix) for every prefix that can be continued."""
 
+Values = dict[tuple[int, ...], Tensor]
+"""A critic's value of every prefix that can be continued."""
+
 WIN_PROB = torch.tensor(GAME.game.P)
 WINNER = torch.sign(WIN_PROB - 0.5)
+SCORE = 2.0 * WIN_PROB.mean(1) + 0.1 * torch.arange(len(WIN_PROB)) / len(WIN_PROB)
+"""What a judge that scores says of each response."""
+STD_FLOOR = 1e-4  # the methods' own: equal rewards give no advantage
 INDEX = {tuple(tokens): k for k, tokens in enumerate(GAME.responses)}
 
 
@@ -24,11 +30,15 @@ class Situation:
         current: π_θ, after the first optimiser step on a batch.
         behavior: π_k, which sampled the batch.
         others: The other roles by name: "magnet", "reference", "previous", "lookahead".
+        value: The critic's values now, with a gradient; empty without a critic.
+        behavior_value: Its values when the batch was sampled.
     """
 
     current: Tables
     behavior: Tables
     others: dict[str, Tables] = field(default_factory=dict)
+    value: Values = field(default_factory=dict)
+    behavior_value: Values = field(default_factory=dict)
 
     @property
     def now_A(self) -> Tensor:
@@ -152,7 +162,7 @@ def pairs(c: float, scale: float, target: Formula, factor: float = 1.0) -> Formu
 
     def loss(at: Situation) -> Tensor:
         weight = at.behavior_A.exp()
-        h = at.now_A - (1 - c) * at.behavior_A - c * at.log_A("magnet")
+        h = at.now_A - (1 - c) * at.behavior_A - (c * at.log_A("magnet") if c else 0.0)
         squared = (h[:, None] - h[None, :] - scale * target(at)) ** 2
         return factor * (weight[:, None] * weight[None, :] * squared).sum()
 
@@ -203,6 +213,102 @@ def most_extreme_pair(beta: float, *, hard: bool) -> Formula:
         return -target * logsigmoid(margin) - (1 - target) * logsigmoid(-margin)
 
     return loss
+
+
+def leave_one_out(beta: float, clip_range: float, *, average: bool) -> Formula:
+    """RLOO: ``−Σ_y π_k(y) Σ_t min(ρ_t A_y, clip(ρ_t) A_y)``, A the reward less its mean, the penalty in the reward."""
+
+    def loss(at: Situation) -> Tensor:
+        weight_A = at.behavior_A.exp()
+        reward_A = SCORE - beta * (at.behavior_A - at.log_A("magnet"))
+        advantage_A = reward_A - (weight_A * reward_A).sum()
+        return _surrogates(at, lambda k, t: advantage_A[k], clip_range, average=average)
+
+    return loss
+
+
+def standardised(at: Situation) -> Tensor:
+    """Scores less their mean, over their standard deviation under the behaviour policy."""
+    weight_A = at.behavior_A.exp()
+    centred_A = SCORE - (weight_A * SCORE).sum()
+    return centred_A / ((weight_A * centred_A**2).sum().sqrt() + STD_FLOOR)
+
+
+def centred(at: Situation) -> Tensor:
+    """Scores less their mean under the behaviour policy."""
+    return SCORE - (at.behavior_A.exp() * SCORE).sum()
+
+
+def standardised_in_twos(at: Situation) -> Tensor:
+    """The mean advantage of a response in a group of two: half the difference over its standard deviation."""
+    difference = (SCORE[:, None] - SCORE[None, :]) / 2.0
+    return ((difference / (2**0.5 * difference.abs() + STD_FLOOR)) * at.behavior_A.exp()[None, :]).sum(1)
+
+
+def group_relative(
+    beta: float, clip_range: float, advantage: Formula, *, average: bool, k3: bool, factor: float = 1.0
+) -> Formula:
+    """GRPO: the clipped gain of the advantages, and ``ref/π_θ − log(ref/π_θ) − 1`` or KL(π_θ‖ref) as the penalty."""
+
+    def loss(at: Situation) -> Tensor:
+        advantage_A, weight_A, reference = factor * advantage(at), at.behavior_A.exp(), at.others["magnet"]
+        total = _surrogates(at, lambda k, t: advantage_A[k], clip_range, average=average)
+        for k, tokens in enumerate(map(tuple, GAME.responses)):
+            for t, token in enumerate(tokens):
+                now, before = at.current[tokens[:t]][token], at.behavior[tokens[:t]][token]
+                u = reference[tokens[:t]][token] - now
+                # The KL at a state, as the mean of ρ log(π_θ/ref) over the tokens of the behaviour policy.
+                penalty = u.exp() - u - 1 if k3 else (now - before).exp() * -u
+                total = total + beta * weight_A[k] * penalty / (len(tokens) if average else 1)
+        return total
+
+    return loss
+
+
+def actor_critic(
+    beta: float,
+    clip_range: float,
+    *,
+    value_clip: float = 5.0,
+    reward_clip: float = 50.0,
+    discount: float = 1.0,
+    decay: float = 0.95,
+    average: bool = True,
+) -> Formula:
+    """PPO: generalised advantages by their definition as a sum, and the clipped squared error of the critic."""
+
+    def loss(at: Situation) -> Tensor:
+        reference, total = at.others["magnet"], torch.zeros((), dtype=torch.float64)
+        advantage: dict[tuple[int, int], Tensor] = {}
+        for k, tokens in enumerate(map(tuple, GAME.responses)):
+            n, error = len(tokens), []
+            for t, token in enumerate(tokens):
+                reward = -beta * (at.behavior[tokens[:t]][token] - reference[tokens[:t]][token])
+                reward = reward + SCORE[k] if t == n - 1 else reward
+                after = at.behavior_value[tokens[: t + 1]] if t < n - 1 else 0.0
+                error.append(
+                    torch.clamp(reward, -reward_clip, reward_clip) + discount * after - at.behavior_value[tokens[:t]]
+                )
+            for t in range(n):
+                gains = [(discount * decay) ** (s - t) * error[s] for s in range(t, n)]
+                advantage[k, t] = torch.stack(gains).sum()
+                old, now = at.behavior_value[tokens[:t]], at.value[tokens[:t]]
+                goal, near = advantage[k, t] + old, torch.clamp(now, old - value_clip, old + value_clip)
+                squared = torch.maximum((now - goal) ** 2, (near - goal) ** 2) / 2
+                total = total + at.behavior_A[k].exp() * squared / (n if average else 1)
+        return total + _surrogates(at, lambda k, t: advantage[k, t], clip_range, average=average)
+
+    return loss
+
+
+def _surrogates(at: Situation, gain: Callable[[int, int], Tensor], clip_range: float, *, average: bool) -> Tensor:
+    total, weight_A = torch.zeros((), dtype=torch.float64), at.behavior_A.exp()
+    for k, tokens in enumerate(map(tuple, GAME.responses)):
+        for t, token in enumerate(tokens):
+            ratio = (at.current[tokens[:t]][token] - at.behavior[tokens[:t]][token]).exp()
+            least = torch.minimum(ratio * gain(k, t), torch.clamp(ratio, 1 - clip_range, 1 + clip_range) * gain(k, t))
+            total = total - weight_A[k] * least / (len(tokens) if average else 1)
+    return total
 
 
 def kl(logp_V: Tensor, other_V: Tensor) -> Tensor:

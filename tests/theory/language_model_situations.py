@@ -1,14 +1,14 @@
 """Live trainers on the enumerable model in the middle of an update, every role with weights of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from enumerable_setup import GAME, flat_gradient, next_token_tables, perturb, row
-from language_model_exact import Formula, Situation, Tables
+from language_model_exact import SCORE, Formula, Situation, Tables, Values
 from torch import Tensor
 
 from magnetar.evaluation.enumerable import PROMPT
@@ -26,8 +26,8 @@ class Scene:
 
     Attributes:
         trainer: Its current policy is π_θ.
-        behavior: Weights of π_k.
-        current: Weights of π_θ.
+        behavior: Weights of π_k, and of the critic then.
+        current: Weights of π_θ, and of the critic now.
         situation: The same policies as tables; without gradient.
     """
 
@@ -45,7 +45,7 @@ class Scene:
         """Fresh experience with π_k; the policy is π_θ again afterwards."""
         _load(self.trainer, self.behavior)
         rows = [row(self.trainer, position) for position in positions]
-        if self.trainer._needs_behavior_role:
+        if self.trainer.roles.has("behavior"):
             self.trainer.roles.move("behavior", "current")
         experience = self.trainer._collector.collect(rows, self.opponents)
         _load(self.trainer, self.current)
@@ -57,14 +57,26 @@ class Scene:
         model.zero_grad()
         part = list(range(len(experience.prompts)))
         self.trainer.compute_loss(model, {"experience": experience, "part": part}).backward()
-        return flat_gradient(self.trainer)
+        return self._flat_gradient()
+
+    def _flat_gradient(self) -> Tensor:
+        """Of the policy and, if there is one, of the critic."""
+        own = [flat_gradient(self.trainer)]
+        if self.trainer.critic is not None:
+            zero = torch.zeros((), dtype=torch.float64)
+            for p in self.trainer.critic.critic.trained().values():
+                own.append((p.grad if p.grad is not None else zero.expand(p.shape)).flatten().double())
+            self.trainer.critic.after_step()
+        return torch.cat(own)
 
     def exact_gradient(self, formula: Formula) -> Tensor:
         """Of a formula over every response."""
         self.trainer.roles.current.zero_grad()
-        at = Situation(next_token_tables(self.trainer.roles.current), self.situation.behavior, self.situation.others)
+        at = replace(
+            self.situation, current=next_token_tables(self.trainer.roles.current), value=_critic_values(self.trainer)
+        )
         formula(at).backward()
-        return flat_gradient(self.trainer)
+        return self._flat_gradient()
 
     def go_to_first_step(self) -> None:
         """Make π_θ the policy that sampled the batch."""
@@ -81,11 +93,12 @@ def scene(folder: Path, *, sampled: bool = False, group: int = 8, **settings: An
             perturb(trainer, seed=seed)
             trainer.roles.move(role)  # type: ignore[arg-type]
             others[role] = _tables(trainer)
-    perturb(trainer, seed=2)
-    behavior, tables = _weights(trainer), _tables(trainer)
-    perturb(trainer, seed=3)  # θ ≠ θ_k: importance ratios matter
+    _perturb_all(trainer, seed=2)
+    behavior, tables, values = _weights(trainer), _tables(trainer), _detached_values(trainer)
+    _perturb_all(trainer, seed=3)  # θ ≠ θ_k: importance ratios matter
     trainer.state.global_step = (UPDATE - 1) * trainer.plan.inner_epochs + _step(trainer)
-    return Scene(trainer, behavior, _weights(trainer), Situation(_tables(trainer), tables, others))
+    situation = Situation(_tables(trainer), tables, others, _detached_values(trainer), values)
+    return Scene(trainer, behavior, _weights(trainer), situation)
 
 
 def make_trainer(folder: Path, *, sampled: bool, group: int, **settings: Any) -> NashTrainer:
@@ -104,7 +117,7 @@ def make_trainer(folder: Path, *, sampled: bool, group: int, **settings: Any) ->
     )
     return NashTrainer(
         model=GAME.model(seed=1, skew=1.0, dtype=torch.float64),
-        judge=GAME.judge(),
+        judge=GAME.scoring_judge(SCORE.numpy()) if args.build_method().sampled_objective.needs_reward else GAME.judge(),
         args=args,
         train_dataset=Dataset.from_dict({"prompt": [PROMPT]}),
         processing_class=GAME.tokenizer,
@@ -122,11 +135,40 @@ def _tables(trainer: NashTrainer) -> Tables:
         return next_token_tables(trainer.roles.current)
 
 
+def _critic_values(trainer: NashTrainer) -> Values:
+    """The critic's value of every prefix that can be continued, one plain forward pass each."""
+    if trainer.critic is None:
+        return {}
+    prompt = GAME.tokenizer(PROMPT)["input_ids"]
+    prefixes = {tuple(response[:t]) for response in GAME.responses for t in range(len(response))}
+    model: Any = trainer.critic.critic.model
+    return {prefix: model(torch.tensor([[*prompt, *prefix]])).logits[0, -1, 0] for prefix in prefixes}
+
+
+def _detached_values(trainer: NashTrainer) -> Values:
+    with torch.no_grad():
+        return _critic_values(trainer)
+
+
+def _all_parameters(trainer: NashTrainer) -> list[Tensor]:
+    critic = [] if trainer.critic is None else list(trainer.critic.critic.trained().values())
+    return [*trainer.roles.current.parameters(), *critic]
+
+
+def _perturb_all(trainer: NashTrainer, seed: int) -> None:
+    perturb(trainer, seed=seed)
+    if trainer.critic is not None:
+        generator = torch.Generator().manual_seed(100 + seed)
+        with torch.no_grad():
+            for p in trainer.critic.critic.trained().values():
+                p.add_(torch.randn(p.shape, generator=generator, dtype=p.dtype), alpha=0.05)
+
+
 def _weights(trainer: NashTrainer) -> list[Tensor]:
-    return [p.detach().clone() for p in trainer.roles.current.parameters()]
+    return [p.detach().clone() for p in _all_parameters(trainer)]
 
 
 def _load(trainer: NashTrainer, weights: list[Tensor]) -> None:
     with torch.no_grad():
-        for parameter, value in zip(trainer.roles.current.parameters(), weights, strict=True):
+        for parameter, value in zip(_all_parameters(trainer), weights, strict=True):
             parameter.copy_(value)

@@ -1,28 +1,36 @@
 """What each method must do on language models: one entry for every method that they can be trained with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from language_model_exact import (
     Formula,
+    actor_critic,
     against,
     against_itself,
     against_mixture,
+    centred,
     clipped,
     differences,
     direct_preference,
     extrapolated,
+    group_relative,
+    leave_one_out,
     most_extreme_pair,
     own_preference,
     own_winner,
     pairs,
     pointwise,
     policy_gradient,
+    standardised,
+    standardised_in_twos,
 )
 
 from magnetar.methods import METHODS
 
 ETA, ALPHA, CLIP = 0.8, 0.3, 0.02
+WIDE = 0.99  # a clipping interval that nothing leaves
+MIXED = 0.35  # the reference's weight in the opponent of nash_md_pg
 PULL = ETA * ALPHA
 GROUP = 8  # responses sampled to a prompt
 
@@ -72,7 +80,7 @@ def _policy_gradients(
         "clipping": Case(
             {**clip, "proximal": "clip", "clip_range": CLIP},
             clipped(payoff, clip_range=CLIP, strength=strength, transformed=transformed),
-            bias="which responses are clipped depends on the sign of a noisy payoff",
+            bias=NOISY_SIGN,
             unbiased_at_first_step=True,
         ),
     }
@@ -82,12 +90,41 @@ def _policy_gradients(
     return cases
 
 
+NOISY_SIGN = "which responses are clipped depends on the sign of a noisy payoff"
 OWN_PAIR = (
     "the pair (i, i) has no weight among samples but 1/G, and the payoffs of a group count the pair (i, j) itself, "
     "which makes differences too large by G/(G − 1)"
 )
 REGRESSION = pairs(PULL / (1 + PULL), ETA / (1 + PULL), own_preference)
 MAGNETIC = {"step_size": ETA, "magnet_strength": ALPHA}
+
+
+def _direct_preferences() -> dict[str, Case]:
+    """The DPO loss with each of its options."""
+    return {
+        "all pairs, soft labels": Case(
+            {"kl_coef": ALPHA, "pairs": "all", "hard_labels": False}, direct_preference(ALPHA, hard=False)
+        ),
+        "all pairs, hard labels": Case(
+            {"kl_coef": ALPHA, "pairs": "all", "hard_labels": True}, direct_preference(ALPHA, hard=True)
+        ),
+        "best and worst, hard labels": Case(
+            {"kl_coef": ALPHA, "pairs": "best_worst", "hard_labels": True},
+            most_extreme_pair(ALPHA, hard=True),
+            # Of two responses the one wins most and the other least: every pair, as often as it is drawn.
+            sampled=direct_preference(ALPHA, hard=True),
+            bias="the best and the worst of a sample are not those of the policy; of two they are any pair",
+            group=2,
+        ),
+        "best and worst, soft labels": Case(
+            {"kl_coef": ALPHA, "pairs": "best_worst", "hard_labels": False},
+            most_extreme_pair(ALPHA, hard=False),
+            sampled=direct_preference(ALPHA, hard=False),
+            bias="the best and the worst of a sample are not those of the policy; of two they are any pair",
+            group=2,
+        ),
+    }
+
 
 CASES: dict[str, dict[str, Case]] = {
     "mpo": {
@@ -142,29 +179,66 @@ CASES: dict[str, dict[str, Case]] = {
             bias="the pair (i, i) is counted among the G² pairs of a group, and its loss is zero",
         ),
     },
-    "omwu": _policy_gradients(extrapolated, options=False),
+    "nash_md_pg": {
+        name: replace(case, settings={**case.settings, "reference_weight": MIXED})
+        for name, case in _policy_gradients(
+            against_mixture(MIXED), strength=ALPHA, transformed=True, opponents=False
+        ).items()
+    },
+    "omwu": {
+        "policy gradient": Case({"step_size": ETA}, policy_gradient(extrapolated, step_size=ETA)),
+        "regression": Case({"step_size": ETA, "loss": "regression"}, pairs(0.0, ETA, differences(extrapolated))),
+    },
+    "mpo_optimistic": {"preset": Case(MAGNETIC, policy_gradient(extrapolated, step_size=ETA, strength=ALPHA))},
     "extragradient": _policy_gradients(against("lookahead"), options=False),
-    "iterative_dpo": {
-        "all pairs, soft labels": Case(
-            {"kl_coef": ALPHA, "pairs": "all", "hard_labels": False}, direct_preference(ALPHA, hard=False)
+    "iterative_dpo": _direct_preferences(),
+    "online_dpo": _direct_preferences(),
+    "ppo": {
+        "preset": Case({}, actor_critic(0.02, 0.2)),
+        "every option": Case(
+            {
+                "kl_coef": ALPHA,
+                "clip_range": CLIP,
+                "value_clip_range": 0.05,
+                "reward_clip": 0.4,
+                "discount": 0.9,
+                "gae_lambda": 0.6,
+                "token_average": False,
+            },
+            actor_critic(ALPHA, CLIP, value_clip=0.05, reward_clip=0.4, discount=0.9, decay=0.6, average=False),
         ),
-        "all pairs, hard labels": Case(
-            {"kl_coef": ALPHA, "pairs": "all", "hard_labels": True}, direct_preference(ALPHA, hard=True)
+    },
+    "rloo": {
+        "summed": Case({"kl_coef": ALPHA, "clip_range": WIDE}, leave_one_out(ALPHA, WIDE, average=False)),
+        "averaged": Case(
+            {"kl_coef": ALPHA, "clip_range": WIDE, "token_average": True}, leave_one_out(ALPHA, WIDE, average=True)
         ),
-        "best and worst, hard labels": Case(
-            {"kl_coef": ALPHA, "pairs": "best_worst", "hard_labels": True},
-            most_extreme_pair(ALPHA, hard=True),
-            # Of two responses the one wins most and the other least: every pair, as often as it is drawn.
-            sampled=direct_preference(ALPHA, hard=True),
-            bias="the best and the worst of a sample are not those of the policy; of two they are any pair",
+        "clipping": Case(
+            {"kl_coef": ALPHA, "clip_range": CLIP},
+            leave_one_out(ALPHA, CLIP, average=False),
+            bias=NOISY_SIGN,
+            unbiased_at_first_step=True,
+        ),
+    },
+    "grpo": {
+        "preset": Case(
+            {"kl_coef": ALPHA, "clip_range": WIDE},
+            group_relative(ALPHA, WIDE, standardised, average=True, k3=True),
+            sampled=group_relative(ALPHA, WIDE, standardised_in_twos, average=True, k3=True),
+            bias="a sample is divided by its own standard deviation, that of a group of two being their difference",
             group=2,
         ),
-        "best and worst, soft labels": Case(
-            {"kl_coef": ALPHA, "pairs": "best_worst", "hard_labels": False},
-            most_extreme_pair(ALPHA, hard=False),
-            sampled=direct_preference(ALPHA, hard=False),
-            bias="the best and the worst of a sample are not those of the policy; of two they are any pair",
-            group=2,
+        "unscaled": Case(
+            {
+                "kl_coef": ALPHA,
+                "clip_range": WIDE,
+                "scale_rewards": False,
+                "token_average": False,
+                "kl_estimator": "sampled",
+            },
+            group_relative(ALPHA, WIDE, centred, average=False, k3=False),
+            sampled=group_relative(ALPHA, WIDE, centred, average=False, k3=False, factor=(GROUP - 1) / GROUP),
+            bias="a response is part of the mean that is taken off its own reward",
         ),
     },
 }
@@ -187,8 +261,22 @@ SETTING_VALUES: dict[str | tuple[str, str], tuple[Any, Any, dict[str, Any]]] = {
     "target": ("pair", "payoff", {}),
     "pairs": ("all", "best_worst", {}),
     "kl_coef": (0.1, 0.5, {}),
+    "reference_weight": (0.1, 0.5, {}),
+    "magnet_shrink": (0.1, 0.5, {"magnet_schedule": "adaptive"}),
+    ("mpo_optimistic", "magnet_shrink"): (0.1, 0.5, {}),
+    ("grpo", "kl_estimator"): ("k3", "sampled", {}),
+    ("ppo", "clip_range"): (0.01, 0.9, {}),
+    ("rloo", "clip_range"): (0.01, 0.9, {}),
+    ("grpo", "clip_range"): (0.01, 0.9, {}),
+    ("nash_md_pg", "clip_range"): (0.01, 0.9, {"proximal": "clip"}),
+    "scale_rewards": (True, False, {}),
+    "token_average": (True, False, {}),
+    "reward_clip": (0.2, 50.0, {}),
+    "value_clip_range": (0.01, 5.0, {}),
+    "discount": (0.9, 1.0, {}),
+    "gae_lambda": (0.5, 0.95, {}),
 }
 """Of each field of `NashConfig` that sets a method."""
 
-FIELDS_OF = {"magnet": ("magnet_schedule", "magnet_ema_rate")}
+FIELDS_OF = {"magnet": ("magnet_schedule", "magnet_ema_rate", "magnet_shrink"), "shrink": ("magnet_shrink",)}
 """Fields that set what a method's function takes as one object; the others have the same name."""

@@ -15,7 +15,7 @@ import numpy as np
 import magnetar
 from magnetar.cli.games.cell_files import atomic_file
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.methods import METHODS
+from magnetar.methods import METHODS, build_method
 
 __all__ = ["DEFAULT_METHODS", "FinishedRun", "RunFolder", "RunPlan", "choose_methods", "settings_of"]
 
@@ -25,7 +25,12 @@ DEFAULT_METHODS = ("mirror_descent", "mmd", "mpo")
 # curves are the methods'.
 COMMON: dict[str, Any] = {"step_size": 2.0, "magnet_strength": 0.1, "magnet_every": 10, "kl_coef": 1.0}
 # With every response listed, the best and the worst of a group would be the same two responses for ever.
-PARTICULAR: dict[str, dict[str, Any]] = {"iterative_dpo": {"pairs": "all", "hard_labels": False}}
+ALL_PAIRS = {"pairs": "all", "hard_labels": False}
+PARTICULAR: dict[str, dict[str, Any]] = {
+    "online_dpo": ALL_PAIRS,
+    "iterative_dpo": {**ALL_PAIRS, "num_rounds": 5},
+    "ppo": {"critic_learning_rate": 1e-3},  # the policy's: the preset is for a pretrained model
+}
 
 
 def settings_of(method: str) -> dict[str, Any]:
@@ -92,10 +97,10 @@ class RunPlan:
         return f"{self.method}--{digest}.json"
 
     def run(self) -> "FinishedRun":
-        """Train the enumerable model and compare it with where the method should stop."""
+        """Train the enumerable model, and compare it with the matrix game and with where the method should stop."""
+        from magnetar import games
         from magnetar.evaluation.enumerable import EnumerableGame
         from magnetar.evaluation.enumerable_limits import limit_of
-        from magnetar.methods import build_method
         from magnetar.training.enumerable import run_enumerable
 
         game, settings = EnumerableGame.build(), settings_of(self.method)
@@ -104,7 +109,11 @@ class RunPlan:
             game, updates=self.updates, seed=self.seed, sampled=self.sampled, method=self.method, **settings
         )
         seconds = time.perf_counter() - started
-        limit = limit_of(build_method(self.method, **settings), game.game, game.responses, trace.policies[0])
+        accepted = inspect.signature(METHODS[self.method]).parameters
+        method = build_method(self.method, **{name: v for name, v in settings.items() if name in accepted})
+        start = trace.policies[0]
+        exact = games.run(method, game.game, self.updates, initial=start, reference=start, magnet=start)
+        limit = limit_of(method, game.game, game.responses, start, trace.score_A)
         limit_gap = kl = None
         if limit is not None:
             limit_gap = game.game.duality_gap(limit)
@@ -112,6 +121,7 @@ class RunPlan:
         return FinishedRun(
             duality_gap=trace.duality_gap.tolist(),
             average_gap=trace.average_gap.tolist(),
+            matrix_gap=exact.duality_gap.tolist(),
             magnet_moves=list(trace.magnet_moves),
             limit_gap=limit_gap,
             kl_to_limit=kl,
@@ -126,6 +136,7 @@ class FinishedRun:
     Attributes:
         duality_gap: Before training and after each update.
         average_gap: Of the average of the policies so far.
+        matrix_gap: Of the last iterate of the same method on the same game as a matrix, from the same policy.
         magnet_moves: Updates after which the magnet was copied.
         limit_gap: Exact gap of the policy at which the method stands still; None without a fixed reference.
         kl_to_limit: KL(last policy‖that policy), nats; None likewise.
@@ -134,6 +145,7 @@ class FinishedRun:
 
     duality_gap: list[float]
     average_gap: list[float]
+    matrix_gap: list[float]
     magnet_moves: list[int]
     limit_gap: float | None
     kl_to_limit: float | None

@@ -27,6 +27,7 @@ class EnumerableTrace:
         average_gap: Gap of the average of the policies so far, same shape.
         magnet_moves: Updates after which the magnet was copied.
         policies: Probabilities of all responses before training and after each update, shape (updates + 1, A).
+        score_A: What the judge said of each response, for a method that learns from scores; else None.
     """
 
     method: str
@@ -34,6 +35,7 @@ class EnumerableTrace:
     average_gap: NDArray[np.float64]
     magnet_moves: list[int]
     policies: NDArray[np.float64]
+    score_A: NDArray[np.float64] | None = None
 
     @property
     def policy(self) -> NDArray[np.float64]:
@@ -68,6 +70,9 @@ def run_enumerable(
     **settings: Any,
 ) -> EnumerableTrace:
     """Train a tiny transformer with `NashTrainer`, unchanged, and measure its exact duality gap.
+
+    A method that learns from scores gets a judge with the Bradley–Terry scores that fit the preferences between
+    responses of the untrained model, as a reward model would.
 
     Args:
         game: The enumerable game.
@@ -108,16 +113,20 @@ def run_enumerable(
             report_to="none",
             **settings,
         )
+        recorder.record(model)
+        score_A = None
+        if args.build_method().sampled_objective.needs_reward:
+            score_A = game.fitted_scores(recorder.policies[0])
         trainer = NashTrainer(
             model=model,
-            judge=game.judge(),
+            judge=game.judge() if score_A is None else game.scoring_judge(score_A),
             args=args,
-            train_dataset=Dataset.from_dict({"prompt": [PROMPT]}),
+            # Rounds need a prompt each. Spaces make them different texts of the same tokens.
+            train_dataset=Dataset.from_dict({"prompt": [PROMPT + " " * k for k in range(args.num_rounds)]}),
             processing_class=game.tokenizer,
             callbacks=[recorder],
             rollout_engine=None if sampled else game.engine(),
         )
-        recorder.record(model)
         trainer.train()
         moves = list(trainer.magnet_moves)
     policies = np.array(recorder.policies)
@@ -128,4 +137,5 @@ def run_enumerable(
         average_gap=np.array([game.game.duality_gap(p) for p in averages]),
         magnet_moves=moves,
         policies=policies,
+        score_A=score_A,
     )
