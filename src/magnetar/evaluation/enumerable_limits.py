@@ -30,6 +30,7 @@ TOLERANCE = 1e-9  # nats
 MAX_STEPS = 50_000
 BISECTIONS = 60
 TINY = 1e-300
+FULL = 1.0  # nats: a log-probability above zero needs no exponential to be too large
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class ResponseTree:
         for _ in range(BISECTIONS):
             middle = (low + high) / 2.0
             total = np.zeros(len(low))
-            np.add.at(total, self.parent, np.exp(log_policy(middle[self.parent])))
+            np.add.at(total, self.parent, np.exp(np.minimum(log_policy(middle[self.parent]), FULL)))
             low, high = np.where(total > 1.0, middle, low), np.where(total > 1.0, high, middle)
         return log_policy(high[self.parent])
 
