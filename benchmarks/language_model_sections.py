@@ -31,7 +31,7 @@ PAPER_SETTINGS: dict[str, str] = {
     "mpo": "The letters are the paper's. Its experiments move the magnet between rounds of prompts, which here is"
     " `magnet_schedule=round` with `num_rounds`.",
     "mpo_rt": "As for [`mpo`](mpo.md).",
-    "mpo_optimistic": "No paper. An update is short or long by its total variation, estimated on the sampled responses.",
+    "mpo_optimistic": "No paper. How long an update is is its total variation, estimated on the sampled responses.",
     "mmd": "The letters are the paper's, whose magnet here is the reference.",
     "mirror_descent": "SPO leaves the step to the learning rate of a policy optimiser; so does one inner epoch.",
     "sppo": "The paper's η is `step_size`.",

@@ -31,6 +31,7 @@ from magnetar.methods import (
     DirectPreference,
     Method,
     OracleObjective,
+    RewardObjective,
     SampledLoss,
 )
 from magnetar.reports.gap_plot import GapCurve, draw_gap_plot
@@ -92,6 +93,22 @@ SETTINGS: dict[str | tuple[str, str], tuple[str, str, str]] = {
     "pairs": ("", "", "language models: which pairs of a group are compared; games compare all"),
     "hard_labels": ("", "", "language models: whether a pair's label is its winner or its win probability"),
     "kl_coef": ("β", "above 0", "weight of KL(π‖ref), in logits of the scores per nat"),
+    "reference_weight": ("m", "in [0, 1)", "weight of the reference in the mixture that plays the opponent"),
+    "value_clip_range": ("c", "above 0", "language models: how far a value may move before its loss is clipped"),
+    "reward_clip": ("", "above 0", "language models: scores and penalties of a token are held within ± this"),
+    "discount": ("γ", "in (0, 1]", "language models: discount of later tokens' rewards"),
+    "gae_lambda": ("λ", "in [0, 1]", "language models: λ of generalised advantage estimation"),
+    "token_average": ("", "", "language models: average a response's loss over its tokens instead of summing"),
+    "scale_rewards": ("", "", "divide advantages by the standard deviation of the rewards"),
+    ("ppo", "kl_coef"): ("β", "above 0", "weight of KL(π‖ref), in reward per nat"),
+    ("rloo", "kl_coef"): ("β", "above 0", "weight of KL(π‖ref), in reward per nat"),
+    ("grpo", "kl_coef"): ("β", "above 0", "weight of the penalty, in standard deviations of the reward per nat"),
+    ("grpo", "kl_estimator"): ("", "", "the penalty: k3, with the gradient of KL(ref‖π), or with that of KL(π‖ref)"),
+    ("nash_md_pg", "magnet_strength"): (
+        "β",
+        "above 0",
+        "pull of the reference (the paper's τ), in win probability per nat",
+    ),
     ("omd", "magnet_strength"): ("β", "above 0", "pull of the reference, in win probability per nat"),
     ("online_ipo", "magnet_strength"): ("β", "above 0", "pull of the reference, in win probability per nat"),
     ("inpo", "magnet_strength"): ("β", "above 0", "pull of the reference (the paper's τ), in win probability per nat"),
@@ -115,11 +132,14 @@ SETTINGS: dict[str | tuple[str, str], tuple[str, str, str]] = {
 
 # What objectives that ask the game itself keep from update to update, besides policy and magnet.
 KEPT_BY: dict[str, tuple[str, ...]] = {
+    "ActorCritic": ("the matrix P",),
     "AdaptiveMagneticDescent": ("sum of policies", "last payoffs"),
     "AdaptiveSubgradient": ("one number",),
     "BradleyTerryFit": ("the matrix P",),
     "DirectPreference": ("the matrix P",),
+    "GroupRelativeGradient": ("the matrix P",),
     "HamiltonianDescent": (),
+    "LeaveOneOutGradient": ("the matrix P",),
     "Recall": ("all policies and payoffs evaluated",),
 }
 
@@ -262,7 +282,11 @@ def rounded(number: re.Match[str]) -> str:
 def has_magnet(method: Method, trace: games.Trace) -> bool:
     """Whether a magnet or a fixed reference pulled on the policy."""
     named = bool(getattr(method.objective, "needs_magnet", False))
-    return named or isinstance(method.objective, (BradleyTerryFit, DirectPreference)) or len(trace.magnet_moves) > 0
+    return (
+        named
+        or isinstance(method.objective, (BradleyTerryFit, DirectPreference, RewardObjective))
+        or len(trace.magnet_moves) > 0
+    )
 
 
 def figures_block(name: str) -> str:

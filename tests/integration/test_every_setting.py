@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, snapshot
+from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, scoring_judge, snapshot
 
 from magnetar.errors import ConfigError, DataError
 from magnetar.training import NashConfig
@@ -15,7 +15,10 @@ from magnetar.training import NashConfig
 LONG = [*PROMPTS, "rock paper scissors well"]
 TWO_EPOCHS: dict[str, Any] = {"inner_epochs": 2, "max_steps": 4}
 ROLE = {"opponent": "reference"}
-DPO: dict[str, Any] = {"method": "iterative_dpo", "magnet_every": None, "magnet_strength": None}
+DPO: dict[str, Any] = {"method": "online_dpo", "magnet_every": None, "magnet_strength": None}
+
+PPO: dict[str, Any] = {"method": "ppo", "judge": scoring_judge(), "critic_learning_rate": 1e-2}
+GRPO: dict[str, Any] = {"method": "grpo", "judge": scoring_judge()}
 
 # field: (settings of both runs, two values); the runs, which depend on settings and seed alone, must
 # end in other weights.
@@ -30,6 +33,16 @@ CHANGES_WEIGHTS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "target": ({"method": "online_ipo", "magnet_every": None}, "pair", "winner"),
     "magnet_schedule": ({"num_rounds": 2}, "round", "fixed"),
     "magnet_every": ({}, 1, 3),
+    "magnet_shrink": ({"magnet_schedule": "adaptive"}, 0.01, 0.99),
+    "sample_from": ({"num_rounds": 2}, "current", "round_start"),
+    "reference_weight": ({"method": "nash_md_pg", "magnet_every": None, "magnet_strength": 1.0}, 0.05, 0.9),
+    "scale_rewards": (GRPO, True, False),
+    "token_average": (GRPO, True, False),
+    "reward_clip": (PPO, 0.5, 5.0),
+    "value_clip_range": (PPO | TWO_EPOCHS | {"max_steps": 8}, 0.01, 5.0),
+    "discount": (PPO, 1.0, 0.5),
+    "gae_lambda": (PPO, 1.0, 0.5),
+    "critic_learning_rate": (PPO, 1e-2, 1e-3),
     "magnet_ema_rate": ({"magnet_schedule": "ema"}, 0.1, 0.9),
     "opponent": ({}, "current", "reference"),
     "num_opponents": (ROLE, 1, 5),
@@ -165,6 +178,35 @@ def check_on_long_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads((folder / "drop" / "magnetar_config.json").read_text())["dropped_prompts"] == 1
     with pytest.raises(DataError, match="4 tokens"):
         make_trainer(folder, prompts=LONG, max_prompt_length=2, on_long_prompt="error")
+
+
+def check_critic_model(folder: Path) -> None:
+    GAME.model(7).save_pretrained(folder / "other")
+    GAME.tokenizer.save_pretrained(folder / "other")
+    own = make_trainer(folder / "a", **PPO).critic
+    named = make_trainer(folder / "b", critic_model=str(folder / "other"), **PPO).critic
+    assert own is not None and named is not None
+    starts = [critic.critic.model.model.embed_tokens.weight for critic in (own, named)]
+    assert torch.equal(starts[0], GAME.model(0).model.embed_tokens.weight)
+    assert torch.equal(starts[1], GAME.model(7).model.embed_tokens.weight)
+    with pytest.raises(ConfigError, match="critic_model is 'x', but method 'mpo' has no critic"):
+        make_config(folder, critic_model="x")
+
+
+def ends_after(folder: Path, **settings: Any) -> int:
+    trainer = make_trainer(folder, **settings)
+    trainer.train()
+    return trainer.state.global_step
+
+
+def check_max_comparisons(folder: Path) -> None:
+    # Two prompts with four responses each are twelve comparisons an update.
+    assert [ends_after(folder / str(n), max_comparisons=n) for n in (24, 25)] == [2, 3]
+
+
+def check_max_tokens(folder: Path) -> None:
+    assert ends_after(folder / "few", max_tokens=1) == 1
+    assert ends_after(folder / "many", max_tokens=10_000) == 6
 
 
 def check_num_train_epochs(folder: Path) -> None:

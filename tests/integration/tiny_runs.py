@@ -11,7 +11,8 @@ from peft import LoraConfig
 from torch import Tensor
 
 from magnetar.evaluation.enumerable import EnumerableGame
-from magnetar.methods import METHODS
+from magnetar.judges import ScoreFunctionJudge
+from magnetar.methods import METHODS, PUBLISHED_NAMES
 from magnetar.training import NashConfig, NashTrainer
 
 GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
@@ -32,6 +33,15 @@ def lora() -> LoraConfig:
     return LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
 
 
+def scoring_judge() -> ScoreFunctionJudge:
+    """Scores each response by its words, for methods that maximise a reward."""
+
+    def score(prompts: list[Any], responses: list[str]) -> list[float]:
+        return [sum(WORDS.index(word) - 1.5 for word in response.split()) for response in responses]
+
+    return ScoreFunctionJudge(score, name="words", version="1")
+
+
 def make_config(folder: Path, **settings: Any) -> NashConfig:
     defaults: dict[str, Any] = {
         "output_dir": str(folder),
@@ -49,7 +59,8 @@ def make_config(folder: Path, **settings: Any) -> NashConfig:
         "use_cpu": True,
         "report_to": "none",
     }
-    accepted = inspect.signature(METHODS[settings.get("method", "mpo")]).parameters
+    name = settings.get("method", "mpo")
+    accepted = inspect.signature(METHODS[PUBLISHED_NAMES.get(name, name)]).parameters
     if "magnet_schedule" in settings or "magnet_every" not in accepted:
         del defaults["magnet_every"]
     if "magnet_strength" not in accepted:
@@ -69,10 +80,13 @@ def make_trainer(
     rollout_engine: Any = None,
     **settings: Any,
 ) -> NashTrainer:
+    args = make_config(folder, **settings)
+    if judge is None:
+        judge = scoring_judge() if args.build_method().sampled_objective.needs_reward else GAME.judge()
     return NashTrainer(
         model=model if model is not None else GAME.model(0, dtype=torch.float32),
-        judge=judge if judge is not None else GAME.judge(),
-        args=make_config(folder, **settings),
+        judge=judge,
+        args=args,
         train_dataset=Dataset.from_dict({"prompt": prompts or PROMPTS}),
         eval_dataset=Dataset.from_dict({"prompt": eval_prompts}) if eval_prompts else None,
         processing_class=GAME.tokenizer,
@@ -87,6 +101,8 @@ def snapshot(trainer: NashTrainer) -> dict[str, Tensor]:
     tensors = {f"policy.{name}": t.detach().clone() for name, t in trainer.roles.current.state_dict().items()}
     for role, state in trainer.roles.state_dict().items():
         tensors |= {f"{role}.{name}": t for name, t in state.items()}
+    if trainer.critic is not None:
+        tensors |= {f"critic.{name}": t.detach().clone() for name, t in trainer.critic.critic.trained().items()}
     for index, state in cast(Any, trainer.optimizer).state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t.clone() for name, t in state.items() if isinstance(t, Tensor)}
     return tensors
