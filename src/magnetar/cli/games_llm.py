@@ -148,6 +148,7 @@ def _limit_curve(name: str, run: FinishedRun, make: Any) -> Any:
         gap=np.array(run.duality_gap),
         average_gap=np.array(run.average_gap) if reached == "average only" else None,
         limit=run.limit_gap,
+        faint=reached == "nothing known",
     )
 
 

@@ -33,6 +33,7 @@ class LimitCurve:
         gap: Duality gap of the last iterate after each update, shape (updates + 1,), at least 0.
         average_gap: The same of the average of the policies so far; drawn dashed, None to leave it out.
         limit: Exact gap of the policy at which the method stands still; None where it is zero or there is none.
+        faint: Whether to draw it thin and behind the others.
     """
 
     label: str
@@ -40,6 +41,7 @@ class LimitCurve:
     gap: NDArray[np.float64]
     average_gap: NDArray[np.float64] | None = None
     limit: float | None = None
+    faint: bool = False
 
 
 def draw_limits_plot(curves: Sequence[LimitCurve], path: str | Path, title: str) -> None:
@@ -103,14 +105,15 @@ def _draw_curve(axes: Axes, curve: LimitCurve, look: LineLook, phase: float, las
         np.arange(len(curve.gap)),
         np.maximum(curve.gap, SMALLEST_GAP),
         color=look.color,
-        linestyle=look.dash,
-        marker=look.marker,
+        linestyle="-" if curve.faint else look.dash,
+        marker="" if curve.faint else look.marker,
         markersize=3.4,
         markeredgewidth=0,
         markevery=[k for k in marked if k < len(curve.gap)],
-        linewidth=1.1,
+        linewidth=0.7 if curve.faint else 1.1,
+        alpha=0.55 if curve.faint else 1.0,
         label=curve.label,
-        zorder=3,
+        zorder=2 if curve.faint else 3,
     )
     if curve.average_gap is not None:
         average = np.maximum(curve.average_gap, SMALLEST_GAP)
