@@ -7,8 +7,8 @@ what was measured stands between markers and is written by this script, as is th
 """
 
 import argparse
-import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from language_model_sections import table
@@ -47,15 +47,12 @@ def write(runs: dict[str, FinishedRun]) -> None:
 
 def row(name: str, run: FinishedRun) -> tuple[str, ...]:
     """One method's line."""
-    settings = ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings_of(name).items()
-    )
     limit = "0" if METHODS[name]().converges_to == "original equilibrium" else "–"
     if run.limit_gap is not None:
         limit = f"{run.limit_gap:.3f}"
     return (
         f"[`{name}`](methods/{name}.md)",
-        re.sub("_", " ", settings),
+        settings_words(settings_of(name)),
         METHODS[name]().converges_to,
         span(run.duality_gap),
         span(run.matrix_gap),
@@ -64,10 +61,18 @@ def row(name: str, run: FinishedRun) -> tuple[str, ...]:
     )
 
 
+def settings_words(settings: dict[str, Any]) -> str:
+    """Settings as flags."""
+    return ", ".join(
+        f"`{name}={value:g}`" if isinstance(value, float) else f"`{name}={value}`" for name, value in settings.items()
+    )
+
+
 def span(gaps: list[float]) -> str:
     """Lowest and highest of the last fifth."""
     tail = np.array(gaps)[-(UPDATES // 5) :]
-    return f"{tail.min():.3f} to {tail.max():.3f}"
+    low, high = f"{tail.min():.3f}", f"{tail.max():.3f}"
+    return low if low == high else f"{low} to {high}"
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 from datasets import Dataset
 from transformers import TrainerCallback
 
 from magnetar.evaluation.enumerable import PROMPT, EnumerableGame
-from magnetar.methods import METHODS, EveryNUpdates, FixedMagnet, Method
+from magnetar.methods import METHODS, AdaptiveMagnet, Ema, EveryNUpdates, FixedMagnet, Method
 from magnetar.training import NashConfig, NashTrainer
 from magnetar.training.passes import PassSettings
 
@@ -269,16 +269,24 @@ def default_words(name: str, field: str) -> str:
     if field == "magnet_shrink" and "shrink" in parameters:
         return f"`{parameters['shrink'].default!r}`"
     if field in parameters and field != "opponent":
-        return f"`{parameters[field].default!r}`"
+        return f"`{parameters[field].default}`"
     special: dict[str, Callable[[], str]] = {
         "opponent": lambda: f"`{method.opponent.role}`",
         "magnet_schedule": lambda: "`every`" if isinstance(method.magnet, EveryNUpdates) else "`adaptive`",
+        "magnet_ema_rate": lambda: f"`{_preset_of_moving_average()}`",
+        "magnet_shrink": lambda: f"`{AdaptiveMagnet().shrink}`",
         "num_opponents": lambda: "`num_generations`",
         "sample_from": lambda: f"`{method.sample_from}`",
         "critic_learning_rate": lambda: f"`{NashConfig.default_critic_learning_rate:g}`",
         "critic_model": lambda: "a copy of the policy",
     }
     return special[field]() if field in special else "–"
+
+
+def _preset_of_moving_average() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        config = NashConfig(output_dir=folder, magnet_schedule="ema", use_cpu=True, report_to="none")
+        return cast(Ema, config.build_method().magnet).ema_rate
 
 
 def convention_sentences(method: Method) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from magnetar.cli.games_llm_runs import DEFAULT_METHODS, FinishedRun, RunFolder, RunPlan, choose_methods, settings_of
-from magnetar.errors import ConfigError
+from magnetar.errors import checked_integer
 from magnetar.methods import METHODS
 
 __all__ = ["draw", "finish", "main"]
@@ -44,13 +44,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--updates", type=int, default=100, help="updates of each method")
     parser.add_argument("--seed", type=int, default=0, help="seed of the model's weights")
+    parser.add_argument("--inner_epochs", type=int, default=8, help="optimiser steps on each batch")
     parser.add_argument("--sampled", action="store_true", help="sample responses instead of listing them all")
     parser.add_argument("--out", metavar="DIR", help="keep finished methods there, and do not run them again")
     parser.add_argument("--plot", metavar="FILE", help="draw the curves; .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
-    if arguments.updates < 1:
-        raise ConfigError(f"updates is {arguments.updates}, expected an integer of at least 1")
+    for name in ("updates", "inner_epochs"):
+        checked_integer(name, getattr(arguments, name), 1)
     methods = choose_methods(arguments.methods)
     if arguments.plot:
         from magnetar.reports.plot_style import check_plot_path
@@ -58,7 +59,10 @@ def main(argv: list[str]) -> int:
         check_plot_path(arguments.plot)
     folder = RunFolder(arguments.out) if arguments.out else None
 
-    runs = finish([RunPlan(name, arguments.updates, arguments.seed, arguments.sampled) for name in methods], folder)
+    plans = [
+        RunPlan(name, arguments.updates, arguments.seed, arguments.sampled, arguments.inner_epochs) for name in methods
+    ]
+    runs = finish(plans, folder)
     if arguments.plot:
         draw(runs, arguments.plot)
     print(json.dumps({name: _numbers(name, run) for name, run in runs.items()}) if arguments.json else _table(runs))

@@ -78,12 +78,14 @@ class RunPlan:
         updates: At least 1.
         seed: Of the model's weights and of the sampling.
         sampled: Whether responses are sampled instead of listed.
+        inner_epochs: Optimiser steps on each batch.
     """
 
     method: str
     updates: int
     seed: int
     sampled: bool
+    inner_epochs: int = 8
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -106,7 +108,13 @@ class RunPlan:
         game, settings = EnumerableGame.build(), settings_of(self.method)
         started = time.perf_counter()
         trace = run_enumerable(
-            game, updates=self.updates, seed=self.seed, sampled=self.sampled, method=self.method, **settings
+            game,
+            updates=self.updates,
+            seed=self.seed,
+            sampled=self.sampled,
+            inner_epochs=self.inner_epochs,
+            method=self.method,
+            **settings,
         )
         seconds = time.perf_counter() - started
         accepted = inspect.signature(METHODS[self.method]).parameters
