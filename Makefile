@@ -58,11 +58,12 @@ check: lint types test ## everything that CI runs
 
 SIMPLEX_METHODS := mirror_descent:step_size=0.2,mmd:step_size=0.2,magnet_strength=0.2,mpo:step_size=0.2,magnet_strength=0.2,magnet_every=40
 
-docs-figures: $(STAMP) ## redraw the figures of README and docs, and the numbers beside them (about 20 minutes)
+docs-figures: $(STAMP) ## redraw the figures of README and docs, and the numbers beside them (about half an hour)
 	$(BIN)/magnetar games llm --plot docs/figures/enumerable_llm.svg
 	$(BIN)/magnetar games compare --games biased_rps --methods $(SIMPLEX_METHODS) --updates 1000 --out build/simplex
 	cp build/simplex/plots/simplex_biased_rps*.svg docs/figures/simplex_biased_rps.svg
 	$(BIN)/magnetar games poker --game kuhn_poker --seeds 3 --plot docs/figures/poker_kuhn.svg
+	$(BIN)/python benchmarks/language_model_evidence.py --out build/enumerable
 	$(BIN)/python benchmarks/method_pages.py
 	$(BIN)/python benchmarks/sampled_feedback.py --write
 

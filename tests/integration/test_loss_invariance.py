@@ -76,7 +76,8 @@ def float64_model() -> nn.Module:
 
 def train(folder: Path, method: str, *, reverse_prompts: bool = False, **settings: Any) -> dict[str, torch.Tensor]:
     counted = updates_of(method, updates=2, inner_epochs=2)
-    trainer = make_trainer(folder, model=float64_model(), method=method, **(BASE | counted | settings))
+    fields: dict[str, Any] = {**BASE, **counted, **settings}
+    trainer = make_trainer(folder, model=float64_model(), method=method, **fields)
     assert trainer.passes.layout == settings.get("logprob_layout", "packed")
     if reverse_prompts:
         trainer.data_collator = cast(Any, lambda rows: list(rows)[::-1])
@@ -100,7 +101,7 @@ def test_weights_do_not_depend_on_cuts_and_order_taken_together(tmp_path: Path, 
     """Every cut and every order at once: the cheapest run that would show that any one of them matters."""
     whole = train(tmp_path / "whole", **EACH[name])
     # 4 × 2 prompts in reverse order, in padded passes of a few responses each, the groups in reverse order.
-    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_tokens_per_pass": 8}
+    cut: dict[str, Any] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_tokens_per_pass": 8}
     other = train(
         tmp_path / "cut",
         reverse_prompts=True,

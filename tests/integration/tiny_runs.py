@@ -59,7 +59,7 @@ def make_config(folder: Path, **settings: Any) -> NashConfig:
         "use_cpu": True,
         "report_to": "none",
     }
-    name = settings.get("method", "mpo")
+    name = str(settings.get("method", "mpo"))
     accepted = inspect.signature(METHODS[PUBLISHED_NAMES.get(name, name)]).parameters
     if "magnet_schedule" in settings or "magnet_every" not in accepted:
         del defaults["magnet_every"]

@@ -64,6 +64,7 @@ def test_for_single_tokens_the_magnet_of_next_token_distributions_is_the_regular
     small = random_game(4, seed=1)
     reference = np.array([0.4, 0.3, 0.2, 0.1])
     found = limit_of(build_method("mmd", magnet_strength=ALPHA), small, [[0], [1], [2], [3]], reference)
+    assert found is not None
     np.testing.assert_allclose(found, small.regularized_equilibrium(reference, ALPHA), atol=1e-7)
 
 
