@@ -2,6 +2,7 @@
 
     python benchmarks/method_pages.py                  # every page and the index: about a minute
     python benchmarks/method_pages.py mpo omwu         # these pages, and the index
+    python benchmarks/method_pages.py --text           # no figures and no runs on games: what the code says
 
 The text of a page is written by hand. What follows from the code (settings, defaults, measured gaps, commands, sources)
 stands between markers ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` and is written by this script; so are the
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import numpy as np
+from language_model_sections import at_a_glance, common_block, run_block
 from numpy.typing import NDArray
 
 from magnetar import games
@@ -142,19 +144,23 @@ KEPT_BY: dict[str, tuple[str, ...]] = {
 }
 
 
-def draw_pages(names: Sequence[str]) -> None:
+def draw_pages(names: Sequence[str], text_only: bool = False) -> None:
     """Draw the figures of these methods and fill the markers of their pages, then the index."""
     for name in names:
         page = PAGES / f"{name}.md"
         if not page.is_file():
             raise SystemExit(f"{page} is missing: write it first, with the markers of another page")
-        traces = measure(name)
-        draw_figures(name, traces)
-        text = fill(page.read_text(encoding="utf-8"), {**blocks(name), "measured": measured_block(name, traces)})
+        contents = blocks(name)
+        if not text_only:
+            traces = measure(name)
+            draw_figures(name, traces)
+            contents["measured"] = measured_block(name, traces)
+        text = fill(page.read_text(encoding="utf-8"), contents)
         page.write_text(text, encoding="utf-8")
         print(f"{page.relative_to(ROOT)}: written")
     index = PAGES / "README.md"
-    index.write_text(fill(index.read_text(encoding="utf-8"), {"index": index_block()}), encoding="utf-8")
+    contents = {"index": index_block(), "common": common_block()}
+    index.write_text(fill(index.read_text(encoding="utf-8"), contents), encoding="utf-8")
 
 
 def fill(text: str, contents: dict[str, str]) -> str:
@@ -174,10 +180,12 @@ def fill(text: str, contents: dict[str, str]) -> str:
 
 def blocks(name: str) -> dict[str, str]:
     """What a page says that follows from the method's definition, by marker."""
+    trained = {"language-model-run": run_block(name)} if METHODS[name]().games_only_because is None else {}
     return {
         "figures": figures_block(name),
         "settings": settings_block(name),
-        "language-models": language_models_block(METHODS[name]()),
+        "language-models": at_a_glance(name),
+        **trained,
         "command": command_block(name),
         "source": f"Named in the code as: {METHODS[name]().source}.",
     }
@@ -335,14 +343,6 @@ def settings_block(name: str) -> str:
     return table(["name", "symbol", "default", "range", "what it does"], rows)
 
 
-def language_models_block(method: Method) -> str:
-    """Whether the method has a loss, and whether the trainer takes it."""
-    loss = f"`{type(method.objective).__name__}`" if isinstance(method.objective, SampledLoss) else "none"
-    reason = method.games_only_because
-    taken = "yes" if reason is None else f"no: {reason}"
-    return table(["loss on sampled responses", f"`magnetar train --method {method.name}`"], [[loss, taken]])
-
-
 def command_block(name: str) -> str:
     """Commands that reproduce the figures."""
     start, lines = f"magnetar games run --method {name} --game", []
@@ -414,11 +414,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="methods whose pages to redraw (default: all)")
-    names = parser.parse_args().methods or list(METHODS)
+    parser.add_argument("--text", action="store_true", help="write only what follows from the code, no figures")
+    arguments = parser.parse_args()
+    names = arguments.methods or list(METHODS)
     for name in names:
         if name not in METHODS:
             raise SystemExit(unknown_name("method", name, METHODS))
-    draw_pages(names)
+    draw_pages(names, arguments.text)
 
 
 if __name__ == "__main__":

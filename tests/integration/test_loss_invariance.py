@@ -1,4 +1,4 @@
-"""How a batch is cut up must not change what is learnt from it."""
+"""How a batch is cut up and ordered must not change what is learnt from it, whatever the method."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,28 +6,28 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tiny_runs import GAME, assert_close, make_trainer, metrics_without_times, snapshot
+from tiny_runs import GAME, TRAINABLE, assert_close, make_trainer, metrics_without_times, snapshot, updates_of
 from torch import nn
 
 from magnetar.rollout import Rollouts, SamplingParams, TransformersEngine
 
-# Two updates of two optimiser steps: every term of the loss is at work, the magnet is not the policy.
+# Two updates of two optimiser steps or more: every term of the loss is at work, the magnet is not the policy.
 BASE: dict[str, Any] = {
     "per_device_train_batch_size": 8,
-    "max_steps": 4,
-    "inner_epochs": 2,
-    "magnet_every": 5,
     "num_generations": 5,
     "optim": "sgd",
     "learning_rate": 0.5,
     "max_grad_norm": 0.0,
 }
-METHODS: dict[str, dict[str, Any]] = {
-    "mpo-sampled": {"method": "mpo", "kl_estimator": "sampled"},
+VARIANTS: dict[str, dict[str, Any]] = {
     "mpo-exact": {"method": "mpo", "kl_estimator": "exact"},
     "mpo_rt-clip": {"method": "mpo_rt", "proximal": "clip", "clip_range": 0.05},
     "mpo-reference": {"method": "mpo", "opponent": "reference", "num_opponents": 3},
+    "mpo-regression": {"method": "mpo", "loss": "regression"},
+    "egpo-regression": {"method": "egpo", "loss": "regression"},
+    "iterative_dpo-all": {"method": "iterative_dpo", "pairs": "all", "hard_labels": False},
 }
+EACH: dict[str, dict[str, Any]] = {name: {"method": name} for name in TRAINABLE} | VARIANTS
 CUTS: dict[str, dict[str, Any]] = {
     "tiny passes": {"max_tokens_per_pass": 8},
     "eight steps of accumulation": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
@@ -35,6 +35,30 @@ CUTS: dict[str, dict[str, Any]] = {
     "padded rows in tiny passes": {"logprob_layout": "padded", "max_tokens_per_pass": 8},
     "a few responses generated at a time": {"max_responses_per_pass": 3},
 }
+ALL_CUTS = {"mpo-exact", "mpo-reference"}  # by default; the others are as long again
+
+
+class Reversing:
+    """The usual engine, its groups in reverse order."""
+
+    def __init__(self) -> None:
+        self.engine = TransformersEngine(cast(Any, GAME.tokenizer), SamplingParams(3))
+
+    def generate(self, *args: Any) -> Rollouts:
+        return reverse(self.engine.generate(*args))
+
+    def generate_mixture(self, *args: Any) -> Rollouts:
+        return reverse(self.engine.generate_mixture(*args))
+
+
+def reverse(rollouts: Rollouts) -> Rollouts:
+    return replace(
+        rollouts,
+        response_ids=[group[::-1] for group in rollouts.response_ids],
+        texts=[group[::-1] for group in rollouts.texts],
+        sampling_logp=[group[::-1] for group in rollouts.sampling_logp],
+        truncated_BG=rollouts.truncated_BG[:, ::-1].copy(),
+    )
 
 
 def float64_model() -> nn.Module:
@@ -50,9 +74,12 @@ def float64_model() -> nn.Module:
     return model
 
 
-def train(folder: Path, **settings: Any) -> dict[str, torch.Tensor]:
-    trainer = make_trainer(folder, model=float64_model(), **(BASE | settings))
+def train(folder: Path, method: str, *, reverse_prompts: bool = False, **settings: Any) -> dict[str, torch.Tensor]:
+    counted = updates_of(method, updates=2, inner_epochs=2)
+    trainer = make_trainer(folder, model=float64_model(), method=method, **(BASE | counted | settings))
     assert trainer.passes.layout == settings.get("logprob_layout", "packed")
+    if reverse_prompts:
+        trainer.data_collator = cast(Any, lambda rows: list(rows)[::-1])
     start = trainer.roles.current.state_dict()["model.layers.0.self_attn.q_proj.weight"].clone()
     trainer.train()
     end = trainer.roles.current.state_dict()["model.layers.0.self_attn.q_proj.weight"]
@@ -60,38 +87,44 @@ def train(folder: Path, **settings: Any) -> dict[str, torch.Tensor]:
     return snapshot(trainer)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_weights_do_not_depend_on_how_the_batch_is_cut(tmp_path: Path, method: str) -> None:
-    whole = train(tmp_path / "whole", **METHODS[method])
-    expected = metrics_without_times(tmp_path / "whole")
+def assert_same_metrics(folder: Path, whole: Path, cut: str) -> None:
+    for row, other in zip(metrics_without_times(folder), metrics_without_times(whole), strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            if not name.startswith("judge/"):  # counted for each question to the judge
+                assert row[name] == pytest.approx(other[name], rel=1e-6, abs=1e-8), (cut, name)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_weights_do_not_depend_on_cuts_and_order_taken_together(tmp_path: Path, name: str) -> None:
+    """Every cut and every order at once: the cheapest run that would show that any one of them matters."""
+    whole = train(tmp_path / "whole", **EACH[name])
+    # 4 × 2 prompts in reverse order, in padded passes of a few responses each, the groups in reverse order.
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_tokens_per_pass": 8}
+    other = train(
+        tmp_path / "cut",
+        reverse_prompts=True,
+        rollout_engine=Reversing(),
+        logprob_layout="padded",
+        **(EACH[name] | cut),
+    )
+    assert_close(other, whole, 1e-9)
+    assert_same_metrics(tmp_path / "cut", tmp_path / "whole", "all together")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALL_CUTS else pytest.param(name, marks=pytest.mark.slow) for name in EACH]
+)
+def test_weights_do_not_depend_on_how_the_batch_is_cut(tmp_path: Path, name: str) -> None:
+    whole = train(tmp_path / "whole", **EACH[name])
     for number, (cut, settings) in enumerate(CUTS.items()):
         folder = tmp_path / str(number)
-        assert_close(train(folder, **(METHODS[method] | settings)), whole, 1e-9)
-        for row, other in zip(metrics_without_times(folder), expected, strict=True):
-            assert row.keys() == other.keys()
-            for name in row:
-                if not name.startswith("judge/"):  # counted for each question to the judge
-                    assert row[name] == pytest.approx(other[name], rel=1e-6, abs=1e-8), (cut, name)
+        assert_close(train(folder, **(EACH[name] | settings)), whole, 1e-9)
+        assert_same_metrics(folder, tmp_path / "whole", cut)
 
 
-class Reversing:
-    """The usual engine, its groups in reverse order."""
-
-    def __init__(self) -> None:
-        self.engine = TransformersEngine(cast(Any, GAME.tokenizer), SamplingParams(3))
-
-    def generate(self, *args: Any) -> Rollouts:
-        rollouts = self.engine.generate(*args)
-        return replace(
-            rollouts,
-            response_ids=[group[::-1] for group in rollouts.response_ids],
-            texts=[group[::-1] for group in rollouts.texts],
-            sampling_logp=[group[::-1] for group in rollouts.sampling_logp],
-            truncated_BG=rollouts.truncated_BG[:, ::-1].copy(),
-        )
-
-
-def test_weights_do_not_depend_on_the_order_of_responses(tmp_path: Path) -> None:
-    forwards = train(tmp_path / "forwards")
-    backwards = train(tmp_path / "backwards", rollout_engine=Reversing())
-    assert_close(forwards, backwards, 1e-9)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in EACH])
+def test_weights_do_not_depend_on_the_order_of_responses_or_prompts(tmp_path: Path, name: str) -> None:
+    whole = train(tmp_path / "whole", **EACH[name])
+    assert_close(train(tmp_path / "responses", rollout_engine=Reversing(), **EACH[name]), whole, 1e-9)
+    assert_close(train(tmp_path / "prompts", reverse_prompts=True, **EACH[name]), whole, 1e-9)

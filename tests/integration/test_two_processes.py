@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import GAME, PROMPTS, assert_close, make_trainer, metrics_without_times, read_lines, snapshot
+from tiny_runs import (
+    GAME,
+    PROMPTS,
+    TRAINABLE,
+    assert_close,
+    make_trainer,
+    metrics_without_times,
+    read_lines,
+    snapshot,
+    updates_of,
+)
 
 from magnetar.training.checkpoints import complete_checkpoints
 
@@ -58,6 +68,25 @@ except JudgeError as error:
     (folder / f"error-{trainer.args.process_index}.txt").write_text(str(error))
 trainer.accelerator.end_training()
 """
+
+
+EACH = """
+import json, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from safetensors.torch import save_file
+from tiny_runs import make_trainer, snapshot
+
+folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+for name, fields in settings.items():
+    trainer = make_trainer(folder / name, per_device_train_batch_size=2, **fields)
+    trainer.train()
+    save_file(snapshot(trainer), folder / f"{name}-{trainer.args.process_index}.safetensors")
+trainer.accelerator.end_training()
+"""
+# One of each kind of objective and of opponent; mpo has tests of its own above.
+ONE_OF_A_KIND = ("nash_md", "egpo", "omwu", "sppo", "inpo", "iterative_dpo")
 
 
 class Recorder(type(GAME.judge())):
@@ -161,6 +190,26 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, settings: 
     (eval_one,), (eval_two,) = ([row for row in rows if "eval_win_rate" in row] for rows in (rows_one, rows_two))
     for name in ("eval_win_rate", "eval_win_rate_low", "eval_response_tokens", "eval_reference_tokens"):
         assert eval_two.get(name) == pytest.approx(eval_one.get(name), abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    "methods", [ONE_OF_A_KIND, pytest.param(TRAINABLE, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_every_method_learns_the_same_on_two_processes(tmp_path: Path, methods: tuple[str, ...]) -> None:
+    settings = {
+        name: {"method": name, "optim": "sgd", "learning_rate": 0.5, **updates_of(name, updates=2, inner_epochs=2)}
+        for name in methods
+    }
+    run_two_processes(tmp_path / "two", settings, EACH)  # one launch, for most of it is starting
+    for name, fields in settings.items():
+        one = make_trainer(tmp_path / name, per_device_train_batch_size=4, **fields)
+        start = {key: tensor.clone() for key, tensor in one.roles.current.state_dict().items()}
+        one.train()
+        moved = max(float((t - start[key]).abs().max()) for key, t in one.roles.current.state_dict().items())
+        assert moved > 1e-3, name  # the tolerance below means something
+        two = [load_file(tmp_path / "two" / f"{name}-{rank}.safetensors") for rank in range(2)]
+        assert_close(two[0], two[1], 0.0)
+        assert_close(two[0], snapshot(one), 1e-5)
 
 
 def test_prompts_of_an_update_are_not_dealt_twice(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Small runs of the real trainer, for tests that compare them with each other."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -11,13 +12,21 @@ from torch import Tensor
 
 from magnetar.evaluation.enumerable import EnumerableGame
 from magnetar.judges import ScoreFunctionJudge
+from magnetar.methods import METHODS, PUBLISHED_NAMES
 from magnetar.training import NashConfig, NashTrainer
 
 GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
 WORDS = ("rock", "paper", "scissors", "well")
 PROMPTS = [f"{a} {b}" for a in WORDS for b in WORDS if a != b]
+TRAINABLE = tuple(name for name, make in METHODS.items() if make().games_only_because is None)
 # Wall-clock times and what is computed from them.
 TIMES = ("seconds_", "tokens_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def updates_of(method: str, updates: int, inner_epochs: int = 1) -> dict[str, int]:
+    """Optimiser steps of some updates; an extragradient method takes twice as many."""
+    halves = 2 if METHODS[method]().prediction == "extragradient" else 1
+    return {"inner_epochs": inner_epochs, "max_steps": updates * inner_epochs * halves}
 
 
 def lora() -> LoraConfig:
@@ -50,12 +59,12 @@ def make_config(folder: Path, **settings: Any) -> NashConfig:
         "use_cpu": True,
         "report_to": "none",
     }
-    if "magnet_schedule" in settings or settings.get("method") in ("mmd", "mirror_descent"):
+    name = settings.get("method", "mpo")
+    accepted = inspect.signature(METHODS[PUBLISHED_NAMES.get(name, name)]).parameters
+    if "magnet_schedule" in settings or "magnet_every" not in accepted:
         del defaults["magnet_every"]
-    if settings.get("method") in ("mirror_descent", "ppo", "rloo", "grpo"):
+    if "magnet_strength" not in accepted:
         del defaults["magnet_strength"]
-    if settings.get("method") in ("ppo", "rloo", "grpo"):
-        del defaults["magnet_every"]
     return NashConfig(**(defaults | settings))
 
 
@@ -71,10 +80,13 @@ def make_trainer(
     rollout_engine: Any = None,
     **settings: Any,
 ) -> NashTrainer:
+    args = make_config(folder, **settings)
+    if judge is None:
+        judge = scoring_judge() if args.build_method().sampled_objective.needs_reward else GAME.judge()
     return NashTrainer(
         model=model if model is not None else GAME.model(0, dtype=torch.float32),
-        judge=judge if judge is not None else GAME.judge(),
-        args=make_config(folder, **settings),
+        judge=judge,
+        args=args,
         train_dataset=Dataset.from_dict({"prompt": prompts or PROMPTS}),
         eval_dataset=Dataset.from_dict({"prompt": eval_prompts}) if eval_prompts else None,
         processing_class=GAME.tokenizer,

@@ -18,6 +18,9 @@ EUCLIDEAN = (
     "mpo_recall",
 )  # the projection can bring a probability back from zero
 
+FITTED_ONCE = ("bt_rlhf", "ppo", "rloo", "grpo")  # scores are fitted under the reference
+SCORES = (*FITTED_ONCE, "iterative_dpo", "online_dpo")
+
 
 def every_method_but(*names: str) -> pytest.MarkDecorator:
     chosen = [name for name in methods.METHODS if name not in names]
@@ -58,7 +61,7 @@ def test_the_policy_stays_a_distribution(make: Factory) -> None:
 
 # Scores cannot express a cycle, a subgradient of a kinked function does not vanish at its minimum, and best responses
 # are an unstable iteration for a small β.
-@every_method_but("bt_rlhf", "iterative_dpo", "adagrad_norm", "online_ipo")
+@every_method_but(*SCORES, "adagrad_norm", "online_ipo")
 @pytest.mark.parametrize(
     "game", [games.biased_rps(), games.random_game(9, seed=4), games.cyclic_game(8)], ids=lambda game: game.name
 )
@@ -116,7 +119,8 @@ def test_no_nan_at_any_setting_or_probability(make: Factory, extreme: float, sta
     try:
         method = make(**{setting: extreme} if setting else {})
     except ConfigError as error:  # explicit steps have an upper limit
-        assert make in (methods.mpo_rt, methods.omd, methods.inpo, methods.nash_md, methods.egpo) and extreme > 10
+        explicit = (methods.mpo_rt, methods.omd, methods.inpo, methods.nash_md, methods.nash_md_pg, methods.egpo)
+        assert make in explicit and extreme > 10
         assert "expected a product of at most 1" in str(error)
         return
     trace = games.run(method, games.biased_rps(), updates=60, initial=start, record=True)
@@ -131,7 +135,7 @@ def test_no_nan_at_any_setting_or_probability(make: Factory, extreme: float, sta
 
 
 # In logits a pure policy is a stationary point; fitted scores start anew from the reference each time.
-@every_method_but("hamiltonian", "bt_rlhf", "iterative_dpo")
+@every_method_but("hamiltonian", *SCORES)
 def test_a_tiny_probability_is_not_lost(make: Factory) -> None:
     # Probability 1e-300 on the action that beats the other: some hundreds of nats later it must have taken over.
     game = games.PreferenceGame([[0.5, 0.0], [1.0, 0.5]])
@@ -165,7 +169,7 @@ class TestEachMethodReachesWhatItClaims:
         assert long.duality_gap[-200:].max() < 0.2 * short.duality_gap[-200:].max()
         np.testing.assert_allclose(long.policy, game.equilibrium(), atol=0.01)
 
-    @methods_that_converge_to("regularised equilibrium", "nash_md")
+    @methods_that_converge_to("regularised equilibrium", "nash_md", "nash_md_pg")
     def test_last_iterate_reaches_the_equilibrium_of_the_regularised_game_and_not_the_other(
         self, make: Factory
     ) -> None:
@@ -174,6 +178,14 @@ class TestEachMethodReachesWhatItClaims:
         expected = game.regularized_equilibrium(reference, 0.1)
         np.testing.assert_allclose(trace.policy, expected, atol=1e-9)
         assert game.duality_gap(trace.policy) > 0.01
+
+    def test_the_mixture_of_nash_md_pg_reaches_a_regularised_equilibrium_of_the_strength_of_its_weight(self) -> None:
+        game, reference, strength, weight = games.random_game(8, seed=1), policy_of(8, 2), 0.1, 0.3
+        method = methods.nash_md_pg(0.3, strength, weight)
+        trace = games.run(method, game, updates=3000, initial=reference)
+        mixture = trace.policy ** (1 - weight) * reference**weight
+        expected = game.regularized_equilibrium(reference, strength / (1 - weight))
+        np.testing.assert_allclose(mixture / mixture.sum(), expected, atol=1e-9)
 
     def test_the_mixture_of_nash_md_reaches_a_regularised_equilibrium_of_larger_strength(self) -> None:
         game, reference, step_size, strength = games.random_game(8, seed=1), policy_of(8, 2), 0.3, 0.1
@@ -190,11 +202,11 @@ class TestEachMethodReachesWhatItClaims:
         assert trace.average_gap[-1] < 0.002
         assert trace.duality_gap[-500:].min() > 0.05
 
-    @methods_that_converge_to("Bradley–Terry policy")
+    @methods_that_converge_to("Bradley–Terry policy", "grpo")
     def test_reaches_the_best_policy_for_the_scores_that_fit_best(self, make: Factory) -> None:
         game, reference, kl_coef = games.noisy_bradley_terry(6, seed=1), policy_of(6, 3), 0.7
         trace = games.run(make(kl_coef=kl_coef), game, updates=200, initial=reference)
-        weight = reference if make is methods.bt_rlhf else trace.policy
+        weight = reference if trace.method in FITTED_ONCE else trace.policy
 
         def negative_log_likelihood(score: np.ndarray) -> float:
             log_win = -np.logaddexp(0.0, score[None, :] - score[:, None])
@@ -204,13 +216,26 @@ class TestEachMethodReachesWhatItClaims:
         expected = reference * np.exp(score / kl_coef)
         np.testing.assert_allclose(trace.policy, expected / expected.sum(), atol=1e-4)
 
+    def test_grpo_reaches_the_policy_whose_scores_are_measured_in_its_own_standard_deviations(self) -> None:
+        game, reference, kl_coef = games.noisy_bradley_terry(6, seed=1), policy_of(6, 3), 2.0
+        score = np.log(games.run(methods.rloo(1.0), game, updates=1, initial=reference).policy / reference)
+        for estimator in ("sampled", "k3"):
+            policy = games.run(
+                methods.grpo(kl_coef, kl_estimator=estimator), game, updates=300, initial=reference
+            ).policy
+            centred = score - policy @ score
+            advantage = centred / np.sqrt(policy @ centred**2)
+            # The derivative of ⟨π, A⟩ less the penalty is the same for every action.
+            slope = np.log(policy / reference) if estimator == "sampled" else -reference / policy
+            np.testing.assert_allclose(np.ptp(advantage - kl_coef * slope), 0.0, atol=1e-3)
+
 
 @FACTORIES
 def test_evaluations_are_counted_as_the_method_spends_them(make: Factory) -> None:
     game, method = games.random_game(9, seed=4), make()
     trace = games.run(method, game, updates=4)
     two_each = method.prediction == "extragradient" or method.name in ("hamiltonian", "adagrad_norm")
-    if method.name in ("bt_rlhf", "iterative_dpo"):  # the whole matrix, once
+    if method.name in SCORES:  # the whole matrix, once
         expected = [0, 9, 9, 9, 9]
     elif method.name == "mpo_recall":  # the start and its best response, then one proposal each
         expected = [0, 2, 3, 4, 5]

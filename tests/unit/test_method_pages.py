@@ -33,9 +33,9 @@ every_method = pytest.mark.parametrize("name", list(methods.METHODS))
 every_page = pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
 
 
-def load_script() -> ModuleType:
-    """The script that writes the pages, which is not part of the package."""
-    spec = importlib.util.spec_from_file_location("method_pages", ROOT / "benchmarks" / "method_pages.py")
+def load_script(name: str) -> ModuleType:
+    """A script that writes the pages, which is not part of the package; its siblings must be loaded before it."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
@@ -43,7 +43,11 @@ def load_script() -> ModuleType:
     return module
 
 
-script = load_script()
+sections = load_script("language_model_sections")
+script = load_script("method_pages")
+evidence = load_script("language_model_evidence")
+TRAINABLE = [name for name, make in methods.METHODS.items() if make().games_only_because is None]
+every_trainable = pytest.mark.parametrize("name", TRAINABLE)
 
 
 def text_of(name: str) -> str:
@@ -82,6 +86,7 @@ def test_what_follows_from_the_code_is_up_to_date(name: str) -> None:
 
 def test_the_index_is_up_to_date() -> None:
     index = (PAGES / "README.md").read_text(encoding="utf-8")
+    assert between_markers(index, "common") == script.common_block(), "run: python benchmarks/method_pages.py --text"
     assert between_markers(index, "index") == script.index_block(), "run: python benchmarks/method_pages.py mpo"
 
 
@@ -146,6 +151,101 @@ def test_the_commands_run(name: str, capsys: pytest.CaptureFixture[str]) -> None
         words[words.index("--updates") + 1] = "3"
         assert main(words[:-2]) == 0  # without the picture
         assert name in capsys.readouterr().out
+
+
+def train_command(name: str) -> list[str]:
+    """Words of the command that trains a language model."""
+    block = between_markers(text_of(name), "language-model-run").split("```bash\n")[1].split("```")[0]
+    return shlex.split(block.replace("\\\n", " "))
+
+
+@every_trainable
+def test_the_command_that_trains_is_read_by_the_real_parser(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from magnetar.cli.run_options import parse_run
+
+    words = train_command(name)
+    assert words[:2] == ["magnetar", "train"]
+    monkeypatch.chdir(tmp_path)
+    options, args, model = parse_run([*words[2:], "--use_cpu", "true", "--report_to", "none"])
+    assert (options.model, options.dataset, args.method) == ("demo", "demo", name)
+    assert args.output_dir == f"runs/{name}" and model.use_peft
+    scores = methods.METHODS[name]().sampled_objective.needs_reward
+    assert options.judge == (sections.SCORING_JUDGE if scores else "panel")
+
+
+def test_the_judge_of_the_commands_scores() -> None:
+    from magnetar.judges import build_judge, require_scores
+
+    judge = require_scores(build_judge(sections.SCORING_JUDGE.replace("examples.scores", "scores_example")), "a test")
+    scores = judge.features(["Why?"] * 3, ["Rain falls.", "Precipitation notwithstanding", ""])[:, 0]
+    assert scores[0] > max(scores[1:])
+
+
+@pytest.fixture(autouse=True)
+def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("scores_example", ROOT / "examples" / "scores.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "scores_example", module)
+    spec.loader.exec_module(module)
+
+
+@every_trainable
+def test_the_section_on_language_models_has_its_parts_in_order(name: str) -> None:
+    section = text_of(name).split("## On language models")[1].split("\n## ")[0]
+    glance, loss, run = re.split(r"<!-- language-models:end -->|<!-- language-model-run:begin -->", section)
+    assert "| loss |" in glance and "L_i" in loss + section, "the loss is written out"
+    assert [part for part in ("Settings", "Conventions", "Cost of an update", "```bash") if part in run] == [
+        "Settings", "Conventions", "Cost of an update", "```bash",
+    ]  # fmt: skip
+    settings = set(re.findall(r"^\| `--(\w+)`", run, re.MULTILINE))
+    assert settings == set(sections.fields_of(name))
+
+
+@pytest.mark.parametrize("name", [name for name in methods.METHODS if name not in TRAINABLE])
+def test_a_method_of_games_only_says_why_in_one_line(name: str) -> None:
+    line = between_markers(text_of(name), "language-models")
+    assert line == f"For exact games only: {methods.METHODS[name]().games_only_because}."
+
+
+def test_the_counted_costs_are_those_of_the_formulas() -> None:
+    """Comparisons of a group are G (G − 1)/2, of other opponents G · H, and scores G."""
+    g, within = sections.GROUP, sections.GROUP * (sections.GROUP - 1) // 2
+    expected = {
+        "mpo": (within, g), "mirror_descent": (within, g), "nash_md": (g * g, 2 * g), "egpo": (within + g * g, 2 * g),
+        "omwu": (within + g * g, 2 * g), "ppo": (g, g), "iterative_dpo": (within, g),
+    }  # fmt: skip
+    for name, (comparisons, generated) in expected.items():
+        cost = sections.cost_of(name)
+        assert (cost.comparisons, cost.generated) == (comparisons, generated), name
+    assert sections.cost_of("ppo").valued == 2 * g, "valued once when sampled and once when learnt from"
+    assert sections.cost_of("mpo").frozen == 2 * g, "reference and magnet"
+    assert sections.cost_of("mirror_descent").frozen == g, "the reference, for the log"
+
+
+class TestEvidence:
+    """docs/language_model_evidence.md."""
+
+    TEXT = (ROOT / "docs" / "language_model_evidence.md").read_text(encoding="utf-8")
+
+    def rows(self) -> list[list[str]]:
+        return [line.strip("| ").split(" | ") for line in between_markers(self.TEXT, "methods").splitlines()[4:]]
+
+    def test_all_methods_are_there_with_the_settings_of_the_command(self) -> None:
+        from magnetar.cli.games_llm_runs import settings_of
+
+        assert [row[0] for row in self.rows()] == [f"[`{name}`](methods/{name}.md)" for name in TRAINABLE]
+        for row, name in zip(self.rows(), TRAINABLE, strict=True):
+            assert row[1] == evidence.settings_words(settings_of(name)), "run: benchmarks/language_model_evidence.py"
+            assert row[2] == methods.METHODS[name]().converges_to
+
+    def test_links_figures_and_tests_exist(self) -> None:
+        for link in re.findall(r"\]\(([^)\s]+)\)", self.TEXT):
+            assert (ROOT / "docs" / link).is_file(), link
+        for path in re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)`", self.TEXT):
+            assert (ROOT / path).is_file(), path
 
 
 def test_the_command_for_the_figure_draws_the_figure(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A two-layer transformer over a handful of words, responses of at most three toke
 a matrix. Whatever trainer runs on it is the one that runs on large models.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from magnetar.games import PreferenceGame
-from magnetar.judges import MatrixJudge
+from magnetar.judges import MatrixJudge, ScoreFunctionJudge
+from magnetar.methods.objectives.bradley_terry import fit_bradley_terry
 from magnetar.rollout.enumerating import EnumeratingEngine, all_responses
 
 __all__ = ["EnumerableGame", "cyclic_style_matrix"]
@@ -121,6 +123,24 @@ class EnumerableGame:
     def judge(self) -> MatrixJudge:
         """The judge that looks win probabilities up."""
         return MatrixJudge(self.texts, self.game.P)
+
+    def fitted_scores(self, policy_A: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bradley–Terry scores fitted to the preferences between responses of a policy, in logits, shape (A,)."""
+        return fit_bradley_terry(self.game.P, policy_A)
+
+    def scoring_judge(self, score_A: NDArray[np.float64]) -> ScoreFunctionJudge:
+        """A judge that looks one score up for each response.
+
+        Args:
+            score_A: In logits, shape (A,), finite.
+        """
+        score = dict(zip(self.texts, score_A.tolist(), strict=True))
+
+        def fitted_score(prompts: list[str], responses: list[str]) -> list[float]:
+            return [score[text] for text in responses]
+
+        digest = hashlib.sha256(np.ascontiguousarray(score_A).tobytes()).hexdigest()
+        return ScoreFunctionJudge(fitted_score, name="fitted scores", version=digest)
 
     def engine(self) -> EnumeratingEngine:
         """The engine that lists every response."""

@@ -362,7 +362,8 @@ class NashConfig(TrainingArguments):
                 f"num_opponents is {self.num_opponents}, but with opponent='current' the opponents are the other "
                 "responses of the group; remove it, or set opponent='reference' or 'magnet'"
             )
-        if self.clip_range is not None and self.proximal != "clip":
+        clips_always = "proximal" not in inspect.signature(METHODS[self.method]).parameters
+        if self.clip_range is not None and self.proximal != "clip" and not clips_always:
             raise ConfigError("clip_range is set but nothing is clipped; set proximal='clip' or remove clip_range")
         steps = self.steps_per_update
         if self.max_steps > 0 and self.max_steps % steps:

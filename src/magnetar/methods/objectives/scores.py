@@ -75,17 +75,19 @@ class RewardObjective(OracleObjective, SampledLoss):
 def _forward_penalised(log_reference_A: FloatArray, advantage_A: FloatArray, kl_coef: float) -> FloatArray:
     """``argmax ⟨π, A⟩ − β KL(ref‖π)``: ``π = β ref/(λ − A)``, with the λ above max A that normalises it."""
     present = ~np.isneginf(log_reference_A)
-    reference, highest = np.exp(log_reference_A[present]), advantage_A[present].max()
-    below = highest - advantage_A[present]  # λ − A = margin + below, so that nothing cancels near λ = max A
+    log_share = np.log(kl_coef) + log_reference_A[present]
+    with np.errstate(divide="ignore"):  # −∞ for the best action
+        # λ − A = margin + below, so that nothing cancels near λ = max A; in logs, so that no β overflows.
+        log_below = np.log(advantage_A[present].max() - advantage_A[present])
 
     def excess(log_margin: float) -> float:
-        return float(np.log(np.sum(kl_coef * reference / (np.exp(log_margin) + below))))
+        return float(np.logaddexp.reduce(log_share - np.logaddexp(log_margin, log_below)))
 
     # At the lower end the best action alone has more than its share, at the upper end all have less than theirs.
-    lowest = np.log(kl_coef) + np.log(reference[below.argmin()]) - 1.0
-    margin = np.exp(brentq(excess, lowest, np.log(kl_coef) + 1.0, xtol=1e-14))
+    best = log_below.argmin()
+    log_margin = brentq(excess, log_share[best] - 1.0, np.log(kl_coef) + 1.0, xtol=1e-14)
     policy = np.full(len(log_reference_A), -np.inf)
-    policy[present] = np.log(kl_coef) + np.log(reference) - np.log(margin + below)
+    policy[present] = log_share - np.logaddexp(log_margin, log_below)
     return log_normalize(policy)
 
 
