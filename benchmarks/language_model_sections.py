@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from magnetar.evaluation.enumerable import PROMPT, EnumerableGame
 from magnetar.methods import METHODS, AdaptiveMagnet, Ema, EveryNUpdates, FixedMagnet, Method
 from magnetar.training import NashConfig, NashTrainer
+from magnetar.training.config import CRITIC_LEARNING_RATE
 from magnetar.training.passes import PassSettings
 
 GROUP = 8  # the preset of num_generations
@@ -277,7 +278,7 @@ def default_words(name: str, field: str) -> str:
         "magnet_shrink": lambda: f"`{AdaptiveMagnet().shrink}`",
         "num_opponents": lambda: "`num_generations`",
         "sample_from": lambda: f"`{method.sample_from}`",
-        "critic_learning_rate": lambda: f"`{NashConfig.default_critic_learning_rate:g}`",
+        "critic_learning_rate": lambda: f"`{CRITIC_LEARNING_RATE:g}`",
         "critic_model": lambda: "a copy of the policy",
     }
     return special[field]() if field in special else "–"

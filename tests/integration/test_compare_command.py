@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from magnetar.cli.main import main
 from magnetar.judges import ScoreFunctionJudge
+from magnetar.rollout import TransformersEngine
 
 RATE = {"kind": "python", "function": "tiny_run_judge:more_scissors", "temperature": 0.5}
 OTHER = {"kind": "python", "function": "tiny_run_judge:slow", "temperature": 1.5}
@@ -38,7 +39,7 @@ def config(place: Path, folder: Path, **changes: Any) -> Path:
         "judge": RATE,
         "eval_judge": OTHER,
         "eval_prompts": str(folder / "held_out.jsonl"),
-        "budget": {"comparisons": 72},
+        "budget": {"comparisons": 36},
         "seeds": [0],
         "settings": {
             "learning_rate": "1e-2",
@@ -84,8 +85,8 @@ def test_two_methods_under_one_budget_from_file_to_page(
     assert [row["label"] for row in found["rows"]] == ["mpo", "no self-play", "reference"]
     spent = {row["label"]: row["spent"] for row in found["rows"][:2]}
     # 2 prompts an update: 6 pairs of a group of 4, or 4 × 4 against the reference.
-    assert (spent["mpo"]["updates"], spent["mpo"]["comparisons"]) == (6, 72)
-    assert (spent["no self-play"]["updates"], spent["no self-play"]["comparisons"]) == (3, 96)
+    assert (spent["mpo"]["updates"], spent["mpo"]["comparisons"]) == (3, 36)
+    assert (spent["no self-play"]["updates"], spent["no self-play"]["comparisons"]) == (2, 64)
     assert [len(found["curves"][label]) for label in ("mpo", "no self-play")] == [2, 2]
     assert found["rows"][0]["win_rate"]["value"] == found["curves"]["mpo"][-1]["win_rate"]["value"]
     assert found["matrix"][0][1]["value"] + found["matrix"][1][0]["value"] == pytest.approx(1.0)
@@ -141,18 +142,6 @@ def test_repeating_the_command_does_nothing_twice(
     read.clear()
     assert main(["compare", "--config", str(path), "--evaluate-only"]) == 0
     assert read == []
-
-
-def test_more_prompts_cost_only_the_answers_to_them(at_work: Path, tmp_path: Path) -> None:
-    path = config(at_work, tmp_path, evaluation=EVALUATION | {"prompts": 2})
-    assert main(["compare", "--config", str(path)]) == 0
-    before = (tmp_path / "out" / "evaluation" / "answers" / "mpo-seed0.jsonl").read_text()
-    config(at_work, tmp_path)
-    assert main(["compare", "--config", str(path)]) == 0
-    after = (tmp_path / "out" / "evaluation" / "answers" / "mpo-seed0.jsonl").read_text()
-    assert after.startswith(before)
-    assert len(after.splitlines()) == len(before.splitlines()) + 2
-    assert result(tmp_path)["prompts"] == 4
 
 
 def test_changed_settings_of_a_finished_run_are_refused_with_what_differs(
@@ -290,3 +279,25 @@ def test_a_full_model_is_compared_like_an_adapter(at_work: Path, tmp_path: Path)
     shutil.rmtree(tmp_path / "out" / "evaluation")
     assert main(["compare", "--config", str(path), "--evaluate-only"]) == 0
     assert result(tmp_path)["rows"][0]["kl_nats"] == row["kl_nats"]
+
+
+def test_a_signal_while_comparing_keeps_what_was_answered(
+    at_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = config(at_work, tmp_path)
+    assert main(["compare", "--config", str(path), "--no-evaluation"]) == 0
+    generate, calls = TransformersEngine.generate, []
+
+    def interrupted(engine: TransformersEngine, *rest: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generate(engine, *rest)
+
+    monkeypatch.setattr(TransformersEngine, "generate", interrupted)
+    assert main(["compare", "--config", str(path)]) == 143
+    assert "what was answered and judged so far is kept" in capfd.readouterr().err
+    reference = (tmp_path / "out" / "evaluation" / "answers" / "reference.jsonl").read_text()
+    assert main(["compare", "--config", str(path)]) == 0
+    assert len(calls) == 4  # the reference's answers were there
+    assert (tmp_path / "out" / "evaluation" / "answers" / "reference.jsonl").read_text() == reference

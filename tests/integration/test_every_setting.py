@@ -182,6 +182,15 @@ def check_on_long_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         make_trainer(folder, prompts=LONG, max_prompt_length=2, on_long_prompt="error")
 
 
+def test_with_a_critic_a_prompt_may_have_one_response(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, num_generations=1, **PPO)
+    trainer.train()
+    assert {row["payoff_mean"] for row in read_lines(tmp_path / "metrics.jsonl")} == {0.5}
+    for method in ("rloo", "grpo"):
+        with pytest.raises(ConfigError, match="num_generations is 1"):
+            make_config(tmp_path, method=method, num_generations=1)
+
+
 def check_critic_model(folder: Path) -> None:
     GAME.model(7).save_pretrained(folder / "other")
     GAME.tokenizer.save_pretrained(folder / "other")

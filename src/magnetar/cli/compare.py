@@ -14,6 +14,7 @@ SAME_JUDGE = (
     "note: eval_judge is not given, so the judge that methods learn from also compares them: whoever finds its weak "
     "spots wins"
 )
+STOPPED = "stopped while comparing; what was answered and judged so far is kept: repeat the command to go on"
 INCOMPLETE = 1  # exit status when a run that was asked for is not finished
 
 
@@ -47,7 +48,11 @@ def main(argv: list[str]) -> int:
     with stop_signals():
         if not asked.evaluate_only:
             train_runs(chosen, config)
-        result = None if prompts is None else evaluate(runs, config, prompts)
+        try:
+            result = None if prompts is None else evaluate(runs, config, prompts)
+        except KeyboardInterrupt as stop:
+            stop.args = (STOPPED,)
+            raise
     if result is not None:
         print(comparison_markdown(result))
         print(f"page: {config.output_dir / 'comparison.html'}", file=sys.stderr)

@@ -220,7 +220,9 @@ class Collector:
             if rollouts is None:
                 spent += Ledger(comparisons=counted_answers(b, g, None, rewards_only=reward is not None))
                 cyclic = float(cyclic_triple_share(win_prob)) if g >= 3 else float("nan")
-                weight = group_opponent_weights(own, (b, g))
+                # With a critic a response may be alone, and then ties with itself.
+                alone = g == 1 and own is None
+                weight = torch.ones(b, 1, 1, dtype=torch.float64) if alone else group_opponent_weights(own, (b, g))
             else:
                 h = win_prob.shape[-1]
                 spent += Ledger(comparisons=counted_answers(b, g, h)) + counted_responses(rollouts.response_ids)

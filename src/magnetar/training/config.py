@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -23,9 +23,10 @@ from magnetar.methods import (
 )
 from magnetar.training.ledger import Budget, counted_answers
 
-__all__ = ["MAGNET_SCHEDULES", "NashConfig"]
+__all__ = ["CRITIC_LEARNING_RATE", "MAGNET_SCHEDULES", "NashConfig"]
 
 MAGNET_SCHEDULES = ("every", "round", "ema", "adaptive", "fixed")
+CRITIC_LEARNING_RATE = 9e-6  # of PPO's critic in arXiv:2410.16714
 LAYOUTS = ("auto", "packed", "padded")
 ON_LONG_PROMPT = ("drop", "error")
 
@@ -130,8 +131,6 @@ class NashConfig(TrainingArguments):
     per_device_train_batch_size: int = _setting(8, "Prompts per process and micro-batch.")
     logging_steps: float = _setting(1, "Optimiser steps between log lines.")
     remove_unused_columns: bool = _setting(False, "Fixed: the judge may need every column.")
-
-    default_critic_learning_rate: ClassVar[float] = 9e-6  # arXiv:2410.16714, appendix: PPO's critic
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -352,7 +351,10 @@ class NashConfig(TrainingArguments):
 
     def _check_combinations(self) -> None:
         method = self.build_method()
-        if (method.opponent.is_self_play or method.sampled_objective.compares_group) and self.num_generations < 2:
+        objective = method.sampled_objective
+        # A critic needs no group for its baseline.
+        grouped = (method.opponent.is_self_play and not objective.needs_value) or objective.compares_group
+        if grouped and self.num_generations < 2:
             raise ConfigError(
                 f"num_generations is {self.num_generations}: self-play compares the responses of a group, so a group "
                 "needs at least 2; raise num_generations, or draw opponents with opponent='reference'"

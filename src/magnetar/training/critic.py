@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from magnetar.methods import Method
 from magnetar.modeling.critic import Critic, make_critic
 from magnetar.modeling.loading import load_policy
-from magnetar.training.config import NashConfig
+from magnetar.training.config import CRITIC_LEARNING_RATE, NashConfig
 from magnetar.training.preparation import prepare_model
 
 __all__ = ["CriticTraining", "critic_for"]
@@ -89,4 +89,4 @@ def critic_for(method: Method, model: nn.Module, args: NashConfig) -> CriticTrai
         if isinstance(model, PeftModel) and not isinstance(loaded, PeftModel):
             start = get_peft_model(cast(Any, loaded), deepcopy(model.peft_config[model.active_adapters[0]]))
         start = prepare_model(cast(Any, start), None, args)
-    return CriticTraining(make_critic(start), args.critic_learning_rate or args.default_critic_learning_rate)
+    return CriticTraining(make_critic(start), args.critic_learning_rate or CRITIC_LEARNING_RATE)

@@ -90,6 +90,13 @@ def test_the_stream_is_long_enough_for_the_budget(write: Any, budget: Any, steps
     assert (first.max_comparisons, first.max_tokens) == limits
 
 
+def test_a_label_may_be_the_name_of_a_method_in_papers(write: Any) -> None:
+    methods = {"spo": {}, "onpo": {"method": "omwu"}, "ours": {"method": "online_ipo_2"}}
+    runs = plan_runs(load_comparison(write(methods=methods, seeds=[0])))
+    found = {run.label: run.parsed()[1].method for run in runs}
+    assert found == {"spo": "mirror_descent", "onpo": "omwu", "ours": "online_ipo"}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"budjet": {"updates": 1}}, r"unknown field 'budjet'; did you mean 'budget'\?"),
     "missing key": ({"judge": None}, "judge is missing"),

@@ -9,11 +9,12 @@ from typing import Any, get_args
 
 from magnetar.cli.run_options import as_number, read_yaml
 from magnetar.errors import ConfigError, checked_integer, unknown_name
-from magnetar.methods import METHODS
+from magnetar.methods import METHODS, PUBLISHED_NAMES
 from magnetar.training.ledger import Budget, BudgetUnit
 
 __all__ = ["ComparisonConfig", "EvaluationSettings", "load_comparison"]
 
+NAMES = (*METHODS, *PUBLISHED_NAMES)
 REFERENCE = "reference"  # the name that tables give to where training started
 OWN = {
     "model": "the key 'model'",
@@ -230,14 +231,14 @@ def _methods(value: Any) -> dict[str, dict[str, Any]]:
 def _named(label: str, own: dict[str, Any]) -> dict[str, Any]:
     """Settings with the method's name, which is the label where none is given."""
     if "method" in own:
-        if label in METHODS and own["method"] != label:
+        if label in NAMES and own["method"] not in (label, PUBLISHED_NAMES.get(label)):
             raise ConfigError(
                 f"methods: label {label!r} is the name of a method, but its runs are of {own['method']!r}; rename it"
             )
         return own
-    if label in METHODS:
+    if label in NAMES:
         return {"method": label, **own}
-    nearest = get_close_matches(label, METHODS, n=1, cutoff=0.5)
+    nearest = get_close_matches(label, NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise ConfigError(
         f"methods: label {label!r} is no method's name and names none; {hint}give it one, for instance "
