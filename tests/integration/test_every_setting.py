@@ -251,3 +251,15 @@ def test_a_setting_changes_how_the_run_goes(tmp_path: Path, field: str, capsys: 
 
 def test_every_field_is_tested() -> None:
     assert set(NashConfig.__annotations__) == set(CHANGES_WEIGHTS) | set(OTHER_CHECKS)
+
+
+def test_the_critic_decays_as_the_policy_does_and_learns_at_its_own_rate(tmp_path: Path) -> None:
+    for decay in (0.0, 0.1):
+        trainer = make_trainer(tmp_path / str(decay), weight_decay=decay, **PPO)
+        assert trainer.critic is not None
+        groups = trainer.create_optimizer().param_groups
+        own = {id(p) for p in trainer.critic.critic.trained().values()}
+        critics = [group for group in groups if {id(p) for p in group["params"]} <= own]
+        assert {id(p) for group in critics for p in group["params"]} == own
+        assert {group["lr"] for group in critics} == {1e-2} and len(critics) == 2
+        assert {group["weight_decay"] for group in critics} == {decay, 0.0}

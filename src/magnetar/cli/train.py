@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magnetar.cli.run_options import RunOptions, parse_run
 from magnetar.data import load_prompts
 from magnetar.errors import ConfigError, DataError
-from magnetar.judges import parse_judge_spec
+from magnetar.judges import parse_judge_spec, parse_scoring_spec
 from magnetar.training.config import NashConfig
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def run(
     for spec in (options.judge, options.eval_judge):
         if spec is not None:
             parse_judge_spec(spec)
+    method = args.build_method()
+    if method.sampled_objective.needs_reward:
+        parse_scoring_spec(options.judge, f"method {method.name!r}")  # type: ignore[arg-type]
     train_prompts, held_out = select_prompts(options, args.seed)
     args.check_held_out(held_out is not None)
     folder = Path(str(args.output_dir))

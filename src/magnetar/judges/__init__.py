@@ -15,7 +15,7 @@ from magnetar.judges.matrix import MatrixJudge
 from magnetar.judges.pointwise import PointwiseJudge, ScalarJudge
 from magnetar.judges.replay import replay
 from magnetar.judges.scores import group_scores, require_scores
-from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec
+from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec, parse_scoring_spec
 from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = [
     "cyclic_triple_share",
     "group_scores",
     "parse_judge_spec",
+    "parse_scoring_spec",
     "replay",
     "require_scores",
     "validate_win_prob",

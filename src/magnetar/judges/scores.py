@@ -10,7 +10,7 @@ from magnetar.judges.checks import FloatArray, Groups
 from magnetar.judges.pointwise import PointwiseJudge
 from magnetar.types import Prompt
 
-__all__ = ["group_scores", "require_scores"]
+__all__ = ["group_scores", "no_scores", "require_scores"]
 
 
 def require_scores(judge: Judge, needed_by: str) -> PointwiseJudge:
@@ -29,8 +29,13 @@ def require_scores(judge: Judge, needed_by: str) -> PointwiseJudge:
     rule = judge.comparison() if isinstance(judge, PointwiseJudge) else None
     if isinstance(judge, PointwiseJudge) and rule is not None and rule["rule"] == "bradley_terry":
         return judge
-    raise JudgeError(
-        f"{needed_by} maximises one score per response, but judge {judge.name!r} only says which of two responses is "
+    raise no_scores(judge.name, needed_by)
+
+
+def no_scores(judge: str, needed_by: str) -> JudgeError:
+    """The error of a judge that compares where one that scores is needed."""
+    return JudgeError(
+        f"{needed_by} maximises one score per response, but judge {judge!r} only says which of two responses is "
         "better; give a judge that scores (reward:MODEL, cost:MODEL, or a Python function of one response), or choose "
         "a method that learns from preferences, such as 'mpo'"
     )

@@ -8,9 +8,10 @@ from magnetar.errors import JudgeError, unknown_name
 from magnetar.judges.base import Judge
 from magnetar.judges.kinds import JUDGE_KINDS, JudgeSpec
 from magnetar.judges.kinds.python import from_python
+from magnetar.judges.scores import no_scores
 from magnetar.judges.wrappers.options import WRAPPER_OPTIONS, check_wrapper_options, wrap
 
-__all__ = ["JUDGE_KINDS", "JudgeSpec", "build_judge", "check_judge_spec", "parse_judge_spec"]
+__all__ = ["JUDGE_KINDS", "JudgeSpec", "build_judge", "check_judge_spec", "parse_judge_spec", "parse_scoring_spec"]
 
 SPEC_FILES = (".yaml", ".yml", ".json")
 
@@ -48,6 +49,25 @@ def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec
     parsed = JudgeSpec(kind, target, own, around)
     check_wrapper_options(str(parsed), around)
     known.check(parsed)
+    return parsed
+
+
+def parse_scoring_spec(spec: str | Mapping[str, Any], needed_by: str) -> JudgeSpec:
+    """Check a spec whose judge must give each response one score.
+
+    Args:
+        spec: See `parse_judge_spec`.
+        needed_by: What needs the scores, for the message.
+
+    Returns:
+        The checked spec; where only the built judge tells whether it scores, it passes.
+
+    Raises:
+        JudgeError: As `parse_judge_spec`, or judges of this kind only compare.
+    """
+    parsed = parse_judge_spec(spec)
+    if JUDGE_KINDS[parsed.kind].scores is False:
+        raise no_scores(str(parsed), needed_by)
     return parsed
 
 

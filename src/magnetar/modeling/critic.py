@@ -119,7 +119,7 @@ def make_critic(model: nn.Module) -> Critic:
     base = cast(Any, model.get_base_model() if isinstance(model, PeftModel) else model)
     name = type(base).__name__
     instead = "use a method without a critic, such as 'rloo' or 'grpo', or name a critic_model of another class"
-    config = getattr(base, "config", None)
+    config: Any = getattr(base, "config", None)
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if head is None or text_config is None or not hasattr(base, "set_output_embeddings"):
@@ -133,7 +133,7 @@ def make_critic(model: nn.Module) -> Critic:
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     shared = {id(p): p for p in frozen if id(p) not in trained}
     critic = cast(Any, deepcopy(model, {**shared}))
-    critic_base = critic.get_base_model() if isinstance(critic, PeftModel) else critic
+    critic_base = cast(Any, critic.get_base_model() if isinstance(critic, PeftModel) else critic)
     critic_base.config.tie_word_embeddings = False  # its output layer is no embedding
     weight = next(base.parameters())
     critic_base.set_output_embeddings(ValueHead(int(text_config.hidden_size), weight.device, weight.dtype))

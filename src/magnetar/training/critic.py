@@ -32,12 +32,18 @@ class CriticTraining:
         self.critic = critic
         self._learning_rate = learning_rate
 
-    def add_to(self, optimizer: Optimizer) -> None:
-        """Give the optimiser the critic's parameters as a group of their own, unless it has them."""
+    def add_to(self, optimizer: Optimizer, weight_decay: float) -> None:
+        """Give the optimiser the critic's parameters as groups of their own, unless it has them.
+
+        As in transformers, only matrices decay. Optimisers have a default decay of their own, so it is always said.
+        """
         known = {id(p) for group in optimizer.param_groups for p in group["params"]}
         parameters = [p for p in self.critic.trained().values() if id(p) not in known]
-        if parameters:
-            optimizer.add_param_group({"params": parameters, "lr": self._learning_rate})
+        for decayed in (True, False):
+            group = [p for p in parameters if (p.ndim > 1) == decayed]
+            if group:
+                decay = weight_decay if decayed else 0.0
+                optimizer.add_param_group({"params": group, "lr": self._learning_rate, "weight_decay": decay})
 
     def before_step(self, accelerator: Accelerator, max_grad_norm: float) -> float:
         """Average the gradients over processes and clip them by themselves; returns their norm before clipping."""

@@ -221,7 +221,7 @@ class NashTrainer(ResumableTrainer):
         """The policy's optimiser, with the critic's weights as a group of their own."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.critic is not None:
-            self.critic.add_to(optimizer)
+            self.critic.add_to(optimizer, self.args.weight_decay)
         return optimizer
 
     def _set_up_callbacks(self) -> None:

@@ -5,7 +5,15 @@ import pytest
 from scipy.special import expit
 
 from magnetar.errors import JudgeError
-from magnetar.judges import Cached, FunctionJudge, MatrixJudge, ScoreFunctionJudge, group_scores, require_scores
+from magnetar.judges import (
+    Cached,
+    FunctionJudge,
+    MatrixJudge,
+    ScoreFunctionJudge,
+    group_scores,
+    parse_scoring_spec,
+    require_scores,
+)
 
 PROMPTS = ["a", "b"]
 GROUPS = [["x", "yy", "x"], ["zzz", "", "w"]]
@@ -23,6 +31,17 @@ def test_scores_and_win_probabilities_of_a_group_are_those_of_the_judge(tmp_path
         np.testing.assert_array_equal(scores, expected)
         np.testing.assert_allclose(win_prob, expit((expected[:, :, None] - expected[:, None, :]) / 2.0), rtol=1e-12)
         np.testing.assert_allclose(win_prob, judge.group_win_prob(PROMPTS, GROUPS), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spec", ["panel", "general:demo", "pairwise:demo", "llm:demo"])
+def test_a_spec_of_a_judge_that_compares_is_refused_before_anything_is_loaded(spec: str) -> None:
+    with pytest.raises(JudgeError, match=rf"method 'ppo' maximises one score per response, but judge '{spec}'"):
+        parse_scoring_spec(spec, "method 'ppo'")
+
+
+@pytest.mark.parametrize("spec", ["reward:demo", "cost:demo", "python:test_scores:lengths"])
+def test_specs_of_judges_that_score_pass(spec: str) -> None:
+    assert str(parse_scoring_spec(spec, "method 'ppo'")) == spec
 
 
 @pytest.mark.parametrize(

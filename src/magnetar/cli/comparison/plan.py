@@ -11,7 +11,7 @@ from trl import ModelConfig  # pyright: ignore[reportPrivateImportUsage] - trl e
 from magnetar.cli.comparison.config import ComparisonConfig, slug
 from magnetar.cli.run_options import RunOptions, settings_run
 from magnetar.errors import ConfigError, MagnetarError, unknown_name
-from magnetar.judges import parse_judge_spec
+from magnetar.judges import parse_judge_spec, parse_scoring_spec
 from magnetar.training.config import NashConfig
 
 __all__ = ["PlannedRun", "differences", "plan_runs", "selected_runs"]
@@ -115,6 +115,9 @@ def _settings_of(label: str, own: Mapping[str, Any], config: ComparisonConfig) -
     try:
         parse_judge_spec(settings["judge"])
         _, args, _ = settings_run(probe)
+        method = args.build_method()
+        if method.sampled_objective.needs_reward:
+            parse_scoring_spec(settings["judge"], f"method {method.name!r}")
         bound = _bounded(args, config)
     except MagnetarError as error:
         raise type(error)(f"methods: {label}: {error}") from error

@@ -28,5 +28,7 @@ def _build_replay(spec: JudgeSpec) -> Judge:
 
 KINDS = {
     "matrix": JudgeKind("file", frozenset(), "matrix:FILE", _check_matrix, _build_matrix),
-    "replay": JudgeKind("file", frozenset({"judge", "symmetrize"}), "replay:FILE", _check_replay, _build_replay),
+    "replay": JudgeKind(
+        "file", frozenset({"judge", "symmetrize"}), "replay:FILE", _check_replay, _build_replay, scores=None
+    ),
 }

@@ -42,6 +42,7 @@ class JudgeKind:
         form: How the spec is written, for messages.
         check: Checks everything that costs no model, so that a mistake is known before any long work.
         build: Builds the judge of a checked spec.
+        scores: Whether such a judge gives each response one score; None where only the built judge tells.
     """
 
     target: str | None
@@ -49,6 +50,7 @@ class JudgeKind:
     form: str
     check: Callable[[JudgeSpec], None]
     build: Callable[[JudgeSpec], Judge]
+    scores: bool | None = False
 
 
 def check_number(spec: JudgeSpec, option: str, kind: type = float) -> None:

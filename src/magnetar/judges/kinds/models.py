@@ -92,9 +92,9 @@ GENERAL = SCALAR | {"normalize"}
 PAIRWISE = READING | {"template", "first_label", "symmetrize"}
 
 KINDS = {
-    "reward": JudgeKind("model", SCALAR, "reward:MODEL", _check, _build_scalar),
-    "cost": JudgeKind("model", SCALAR, "cost:MODEL", _check, _build_scalar),
+    "reward": JudgeKind("model", SCALAR, "reward:MODEL", _check, _build_scalar, scores=True),
+    "cost": JudgeKind("model", SCALAR, "cost:MODEL", _check, _build_scalar, scores=True),
     "general": JudgeKind("model", GENERAL, "general:MODEL", _check, _build_general),
     "pairwise": JudgeKind("model", PAIRWISE, "pairwise:MODEL", _check, _build_pairwise),
-    "model": JudgeKind("model", GENERAL | PAIRWISE, "model:MODEL", _check_any, _build_any),
+    "model": JudgeKind("model", GENERAL | PAIRWISE, "model:MODEL", _check_any, _build_any, scores=None),
 }

@@ -49,4 +49,4 @@ def from_python(function: Callable[..., object], name: str | None, options: Mapp
     return Symmetrized(judge) if symmetrize else judge
 
 
-KINDS = {"python": JudgeKind("function", OPTIONS, "python:package.module:function", _check, _build)}
+KINDS = {"python": JudgeKind("function", OPTIONS, "python:package.module:function", _check, _build, scores=None)}

@@ -1,7 +1,7 @@
 """What all methods share that maximise one score per response near a reference: their form on exact games."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ def _forward_penalised(log_reference_A: FloatArray, advantage_A: FloatArray, kl_
 
     # At the lower end the best action alone has more than its share, at the upper end all have less than theirs.
     best = log_below.argmin()
-    log_margin = brentq(excess, log_share[best] - 1.0, np.log(kl_coef) + 1.0, xtol=1e-14)
+    log_margin: Any = brentq(excess, log_share[best] - 1.0, np.log(kl_coef) + 1.0, xtol=1e-14)
     policy = np.full(len(log_reference_A), -np.inf)
     policy[present] = log_share - np.logaddexp(log_margin, log_below)
     return log_normalize(policy)
