@@ -115,8 +115,8 @@ def critic_for(method: Method, model: nn.Module, args: NashConfig) -> CriticTrai
         rows, needed = (cast(Any, m).get_input_embeddings().weight.shape[0] for m in (start, model))
         if rows < needed:
             raise ModelError(
-                f"critic_model {args.critic_model!r} knows {rows} tokens and the policy {needed}; it reads the policy's "
-                "tokens, so give a model with the same tokenizer"
+                f"critic_model {args.critic_model!r} knows {rows} tokens and the policy {needed}; it reads the "
+                "policy's tokens, so give a model with the same tokenizer"
             )
         obstacle = packing_support(start)  # before its output layer goes
     return CriticTraining(make_critic(start), args.critic_learning_rate or CRITIC_LEARNING_RATE, obstacle)

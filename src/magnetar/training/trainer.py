@@ -138,9 +138,9 @@ class NashTrainer(ResumableTrainer):
         self.critic = critic_for(self.method, model, args)
         if self.critic is not None and optimizers[1] is not None:
             raise ConfigError(
-                f"a learning-rate scheduler was given, but method {self.method.name!r} adds the critic's weights to the "
-                "optimizer, of which it knows nothing; give the optimizer alone (optimizers=(optimizer, None)) and set "
-                "lr_scheduler_type"
+                f"a learning-rate scheduler was given, but method {self.method.name!r} adds the critic's weights to "
+                "the optimizer, of which it knows nothing; give the optimizer alone (optimizers=(optimizer, None)) and "
+                "set lr_scheduler_type"
             )
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.sampled_objective.needs_magnet:
