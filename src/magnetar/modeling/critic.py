@@ -37,7 +37,8 @@ class ValueHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Values, shape (..., 1)."""
-        return self.linear(hidden.to(self.linear.weight.dtype))
+        with torch.autocast(hidden.device.type, enabled=False):  # mixed precision would round them to three digits
+            return self.linear(hidden.to(self.linear.weight.dtype))
 
 
 class Critic(nn.Module):
@@ -136,5 +137,7 @@ def make_critic(model: nn.Module) -> Critic:
     critic_base = cast(Any, critic.get_base_model() if isinstance(critic, PeftModel) else critic)
     critic_base.config.tie_word_embeddings = False  # its output layer is no embedding
     weight = next(base.parameters())
-    critic_base.set_output_embeddings(ValueHead(int(text_config.hidden_size), weight.device, weight.dtype))
+    # What the layer reads may be narrower than the hidden states (OPT-350m projects them first).
+    width = int(getattr(head, "in_features", text_config.hidden_size))
+    critic_base.set_output_embeddings(ValueHead(width, weight.device, weight.dtype))
     return Critic(critic)

@@ -58,6 +58,7 @@ FINGERPRINT = (
     "top_p",
     "top_k",
     "seed",
+    "critic_model",
 )
 
 

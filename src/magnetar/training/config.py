@@ -364,6 +364,12 @@ class NashConfig(TrainingArguments):
                 f"num_opponents is {self.num_opponents}, but with opponent='current' the opponents are the other "
                 "responses of the group; remove it, or set opponent='reference' or 'magnet'"
             )
+        if method.magnet.needs_progress and method.sample_from != "current":
+            raise ConfigError(
+                f"sample_from is {method.sample_from!r}, but an adaptive magnet watches how far each update moves the "
+                "policy from the one that its responses were drawn from; set sample_from='current', or magnet_schedule "
+                "'round' or 'every'"
+            )
         clips_always = "proximal" not in inspect.signature(METHODS[self.method]).parameters
         if self.clip_range is not None and self.proximal != "clip" and not clips_always:
             raise ConfigError("clip_range is set but nothing is clipped; set proximal='clip' or remove clip_range")

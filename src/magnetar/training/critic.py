@@ -1,5 +1,6 @@
 """The critic beside the policy: how it is made, optimised, kept in checkpoints."""
 
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -10,9 +11,11 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 from torch.optim import Optimizer
 
+from magnetar.errors import ModelError
 from magnetar.methods import Method
 from magnetar.modeling.critic import Critic, make_critic
 from magnetar.modeling.loading import load_policy
+from magnetar.modeling.logprobs import packing_support
 from magnetar.training.config import CRITIC_LEARNING_RATE, NashConfig
 from magnetar.training.preparation import prepare_model
 
@@ -28,22 +31,35 @@ class CriticTraining:
     step.
     """
 
-    def __init__(self, critic: Critic, learning_rate: float) -> None:
+    def __init__(self, critic: Critic, learning_rate: float, obstacle: str | None = None) -> None:
+        """Remember what learns.
+
+        Args:
+            critic: The model.
+            learning_rate: Its own.
+            obstacle: Why it cannot read packed groups; None if it can, or is a copy of a policy that answers for it.
+        """
         self.critic = critic
+        self.obstacle = obstacle
         self._learning_rate = learning_rate
 
-    def add_to(self, optimizer: Optimizer, weight_decay: float) -> None:
+    def add_to(self, optimizer: Optimizer, weight_decay: float | None, decayed: Collection[str]) -> None:
         """Give the optimiser the critic's parameters as groups of their own, unless it has them.
 
-        As in transformers, only matrices decay. Optimisers have a default decay of their own, so it is always said.
+        Args:
+            optimizer: The policy's.
+            weight_decay: As for the policy; None for the optimiser's own.
+            decayed: Names of the parameters that it holds for; the others, as in the policy, have none.
         """
         known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        parameters = [p for p in self.critic.trained().values() if id(p) not in known]
-        for decayed in (True, False):
-            group = [p for p in parameters if (p.ndim > 1) == decayed]
-            if group:
-                decay = weight_decay if decayed else 0.0
-                optimizer.add_param_group({"params": group, "lr": self._learning_rate, "weight_decay": decay})
+        new = {name: p for name, p in self.critic.trained().items() if id(p) not in known}
+        some = [p for name, p in new.items() if weight_decay and name in decayed]
+        rest = [p for name, p in new.items() if not (weight_decay and name in decayed)]
+        if some:
+            optimizer.add_param_group({"params": some, "lr": self._learning_rate, "weight_decay": weight_decay})
+        if rest:
+            own = {} if weight_decay is None else {"weight_decay": 0.0}
+            optimizer.add_param_group({"params": rest, "lr": self._learning_rate, **own})
 
     def before_step(self, accelerator: Accelerator, max_grad_norm: float) -> float:
         """Average the gradients over processes and clip them by themselves; returns their norm before clipping."""
@@ -88,6 +104,7 @@ def critic_for(method: Method, model: nn.Module, args: NashConfig) -> CriticTrai
     if not method.sampled_objective.needs_value:
         return None
     start: Any = model
+    obstacle = None
     if args.critic_model is not None:
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         loaded, _ = load_policy(args.critic_model, dtype=dtype, is_trainable=True)
@@ -95,4 +112,11 @@ def critic_for(method: Method, model: nn.Module, args: NashConfig) -> CriticTrai
         if isinstance(model, PeftModel) and not isinstance(loaded, PeftModel):
             start = get_peft_model(cast(Any, loaded), deepcopy(model.peft_config[model.active_adapters[0]]))
         start = prepare_model(cast(Any, start), None, args)
-    return CriticTraining(make_critic(start), args.critic_learning_rate or CRITIC_LEARNING_RATE)
+        rows, needed = (cast(Any, m).get_input_embeddings().weight.shape[0] for m in (start, model))
+        if rows < needed:
+            raise ModelError(
+                f"critic_model {args.critic_model!r} knows {rows} tokens and the policy {needed}; it reads the "
+                "policy's tokens, so give a model with the same tokenizer"
+            )
+        obstacle = packing_support(start)  # before its output layer goes
+    return CriticTraining(make_critic(start), args.critic_learning_rate or CRITIC_LEARNING_RATE, obstacle)

@@ -47,11 +47,24 @@ def prepare_model(
     return model
 
 
-def choose_layout(layout: str, model: nn.Module, process_index: int) -> str:
-    """The layout that ``auto`` stands for, with the reason when it is not the fast one."""
+def choose_layout(layout: str, model: nn.Module, process_index: int, obstacle: str | None = None) -> str:
+    """The layout that ``auto`` stands for, with the reason when it is not the fast one.
+
+    Args:
+        layout: The setting.
+        model: The policy.
+        process_index: The first one says the reason.
+        obstacle: Why another model that reads the same rows, a critic, cannot take packed ones; None if it can.
+
+    Returns:
+        "packed" or "padded".
+
+    Raises:
+        ConfigError: Packed rows are asked for and cannot be read.
+    """
     if layout == "padded":
         return layout
-    reason = packing_support(model)
+    reason = packing_support(model) or obstacle
     if reason is None:
         return "packed"
     if layout == "packed":

@@ -136,6 +136,12 @@ class NashTrainer(ResumableTrainer):
         model = prepare_model(model, peft_config, args)
         self.start_digest = digest_of_start(model)  # before roles are further adapters of it
         self.critic = critic_for(self.method, model, args)
+        if self.critic is not None and optimizers[1] is not None:
+            raise ConfigError(
+                f"a learning-rate scheduler was given, but method {self.method.name!r} adds the critic's weights to "
+                "the optimizer, of which it knows nothing; give the optimizer alone (optimizers=(optimizer, None)) and "
+                "set lr_scheduler_type"
+            )
         self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
@@ -199,7 +205,12 @@ class NashTrainer(ResumableTrainer):
             method=self.method,
             passes=PassSettings(
                 args.temperature,
-                choose_layout(args.logprob_layout, self.roles.current, args.process_index),
+                choose_layout(
+                    args.logprob_layout,
+                    self.roles.current,
+                    args.process_index,
+                    None if self.critic is None else self.critic.obstacle,
+                ),
                 args.max_tokens_per_pass,
                 cast(int, tokenizer.pad_token_id),
             ),
@@ -219,9 +230,11 @@ class NashTrainer(ResumableTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The policy's optimiser, with the critic's weights as a group of their own."""
+        given = self.optimizer is not None
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.critic is not None:
-            self.critic.add_to(optimizer, self.args.weight_decay)
+            decayed = () if given else self.get_decay_parameter_names(self.critic.critic.model)
+            self.critic.add_to(optimizer, None if given else self.args.weight_decay, decayed)
         return optimizer
 
     def _set_up_callbacks(self) -> None:
@@ -413,7 +426,11 @@ class NashTrainer(ResumableTrainer):
             else:
                 # At θ = θ_k the KL and its gradient are exactly zero.
                 behavior_kl = torch.zeros_like(behavior)
-        value = None if self.critic is None else passes.values(self.critic.critic, prompt_ids, response_ids)
+        value = None
+        if self.critic is not None:
+            # The policy's wrapper brings mixed precision along; the critic has none.
+            with self.accelerator.autocast():
+                value = passes.values(self.critic.critic, prompt_ids, response_ids)
         reward = experience.reward_BG
         batch = RolloutBatch(
             logp_BGT=logp,
@@ -539,6 +556,9 @@ class NashTrainer(ResumableTrainer):
         """Keep what the prediction of the opponent needs of the policy that is about to change."""
         if self.critic is not None:
             norm = self.critic.before_step(self.accelerator, self.args.max_grad_norm)
+            # As for the policy: with float16 a scaler skips a step whose gradient overflowed.
+            if not math.isfinite(norm) and self.accelerator.scaler is None:
+                self._stop_not_finite(f"gradient norm of the critic is {norm}", self.state.global_step + 1)
             self._metrics.add("critic_grad_norm", norm, 1.0)
         self.prediction.before_step(self.inner_epoch, cast(Any, self.optimizer))
 

@@ -141,6 +141,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"budget": {"tokens": 100}, "methods": {"mpo": {"num_rounds": 2, "magnet_schedule": "round"}}},
         "nobody knows beforehand when a round ends",
     ),
+    "learning rate over an unknown length": (
+        {"budget": {"tokens": 100}, "methods": {"mpo": {"lr_scheduler_type": "linear"}}},
+        "methods: mpo: lr_scheduler_type is 'linear'.*nobody knows beforehand how many steps",
+    ),
 }
 
 

@@ -15,6 +15,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"magnet_strength": -0.1}, "magnet_strength is -0.1, expected a positive"),
     ({"method": "mirror_descent", "magnet_strength": 0.1}, "'mirror_descent' has no setting 'magnet_strength'"),
     ({"method": "mirror_descent", "magnet_schedule": "fixed"}, "magnet_schedule is 'fixed', but method"),
+    (
+        {"magnet_schedule": "adaptive", "sample_from": "round_start", "num_rounds": 2},
+        "sample_from is 'round_start', but an adaptive magnet watches how far each update moves the policy",
+    ),
     ({"method": "mirror_descent", "magnet_every": 3}, "magnet_every is 3, but method 'mirror_descent'"),
     ({"method": "mmd", "magnet_schedule": "every"}, "magnet_schedule is 'every', but method 'mmd'"),
     ({"method": "mmd", "magnet_ema_rate": 0.1}, "magnet_ema_rate is 0.1, but method 'mmd'"),

@@ -22,6 +22,7 @@ NEUTRAL = {
     *("report_to", "run_name", "save_steps", "save_strategy", "save_total_limit", "logging_dir"),
 }
 ABSENT = "nothing"
+STEADY = ("constant", "constant_with_warmup", "inverse_sqrt")  # learning rates that do not depend on a run's length
 
 
 @dataclass(frozen=True)
@@ -139,5 +140,12 @@ def _bounded(args: NashConfig, config: ComparisonConfig) -> int:
         raise ConfigError(
             f"num_rounds is {args.num_rounds}, but with a budget of tokens nobody knows beforehand when a round ends; "
             "use a budget of comparisons or updates, or magnet_every in place of rounds"
+        )
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    if config.budget.unit == "tokens" and (schedule not in STEADY or 0 < args.warmup_steps < 1):
+        raise ConfigError(
+            f"lr_scheduler_type is {schedule!r} with warmup_steps={args.warmup_steps:g}, but with a budget of tokens "
+            "nobody knows beforehand how many steps there are to spread it over; use 'constant' (or "
+            "'constant_with_warmup' with a number of steps), or a budget of comparisons or updates"
         )
     return args.updates_within(config.budget)

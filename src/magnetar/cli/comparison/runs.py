@@ -1,10 +1,12 @@
 """Training the runs of a comparison: each once, each resumable, several commands at a time."""
 
+import ctypes
 import gc
 import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -173,8 +175,12 @@ def _write(run: PlannedRun, status: Status, error: str | None = None) -> None:
 
 
 def _free_memory() -> None:
+    """Give back what a run has left behind, so that the next one starts with as much as the first."""
     import torch
 
     gc.collect()
     if torch.cuda.is_available():
         cast(Any, torch.cuda).empty_cache()
+    with suppress(OSError, AttributeError, TypeError):  # glibc only
+        # The C library keeps freed memory in its heap, and the holes of one run do not fit the next one's tensors.
+        ctypes.CDLL(None).malloc_trim(0)
