@@ -195,21 +195,23 @@ class NashConfig(TrainingArguments):
     def updates_within(self, budget: Budget) -> int:
         """Most updates that a run can make before a budget is used up.
 
-        Exact for comparisons, unless the method asks about more pairs in its later updates; for tokens a response is
-        at least one token, so that it is a loose bound.
+        Exact for comparisons; for tokens a response is at least one token, so that it is a loose bound.
         """
         if budget.unit == "updates":
             return budget.amount
         method = self.build_method()
-        others = None if method.opponent.is_self_play else self.num_opponents or self.num_generations
-        if budget.unit == "comparisons":
-            rewards_only = method.sampled_objective.needs_reward
-            least = counted_answers(1, self.num_generations, others, rewards_only=rewards_only)
-            if method.prediction == "extragradient":
-                least += counted_answers(1, self.num_generations, self.num_opponents or self.num_generations)
-        else:
-            least = self.num_generations + (others or 0)
-        return -(-budget.amount // (least * self.prompts_per_update))
+        drawn = self.num_opponents or self.num_generations
+        others = None if method.opponent.is_self_play else drawn
+        if budget.unit == "tokens":
+            return -(-budget.amount // ((self.num_generations + (others or 0)) * self.prompts_per_update))
+        rewards_only = method.sampled_objective.needs_reward
+        first = counted_answers(self.prompts_per_update, self.num_generations, others, rewards_only=rewards_only)
+        again = counted_answers(self.prompts_per_update, self.num_generations, drawn)
+        if method.prediction == "extragradient":
+            first += again
+        # Optimistic methods meet the policy before from the second update on.
+        later = first + again if method.prediction == "optimistic" else first
+        return 1 + max(0, -(-(budget.amount - first) // later))
 
     def check_held_out(self, given: bool) -> None:
         """Check that prompts to evaluate on were given when evaluations during training are asked for.

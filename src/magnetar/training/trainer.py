@@ -105,7 +105,8 @@ class NashTrainer(ResumableTrainer):
             args.max_prompt_length,
             args.on_long_prompt,  # type: ignore[arg-type]
         )
-        proximal = isinstance(self.method.objective, PolicyGradient) and self.method.opponent.role != "mixture"
+        # In nash_md the step also sets the opponent.
+        proximal = isinstance(self.method.objective, PolicyGradient) and self.method.name != "nash_md"
         if args.inner_epochs == 1 and args.step_size is not None and proximal and args.process_index == 0:
             print(
                 f"note: step_size={args.step_size:g} has no effect with inner_epochs=1: on its first step a batch's "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from filelock import FileLock, Timeout
 
 from magnetar.cli.comparison.config import ComparisonConfig
@@ -123,7 +124,7 @@ def _train_one(run: PlannedRun, config: ComparisonConfig, where: str) -> None:
         _train(run, config, checkpoint)
     except TrainingInterrupted as stop:
         raise _interrupted(stop, run) from stop
-    except MagnetarError as error:
+    except (MagnetarError, torch.OutOfMemoryError) as error:
         _write(run, "failed", str(error))
         print(f"{where} failed: {error}", file=sys.stderr, flush=True)
         return
