@@ -1,7 +1,7 @@
 """The critic beside the policy: its precision, its share of the optimiser, and what it may start from."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,11 +17,16 @@ from magnetar.training import NashTrainer
 PPO: dict[str, Any] = {"method": "ppo", "critic_learning_rate": 1e-2}
 
 
+def value_head(trainer: NashTrainer) -> Any:
+    assert trainer.critic is not None
+    return cast(Any, trainer.critic.critic.model).get_output_embeddings()
+
+
 def test_with_mixed_precision_values_are_those_of_sampling_and_not_rounded(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, bf16=True, max_steps=1, **PPO)
     assert trainer.critic is not None
     with torch.no_grad():
-        trainer.critic.critic.model.get_output_embeddings().linear.weight.normal_()
+        value_head(trainer).linear.weight.normal_()
     seen: list[Any] = []
     original = trainer._rollout_batch
 
@@ -74,7 +79,7 @@ def test_an_optimizer_may_be_given_but_no_scheduler(tmp_path: Path) -> None:
     trainer = with_optimizers(tmp_path / "a", scheduled=False)
     trainer.train()
     assert trainer.critic is not None
-    assert trainer.critic.critic.model.get_output_embeddings().linear.bias.item() != 0.0
+    assert value_head(trainer).linear.bias.item() != 0.0
     with pytest.raises(ConfigError, match="scheduler was given, but method 'ppo' adds the critic's weights"):
         with_optimizers(tmp_path / "b", scheduled=True)
 

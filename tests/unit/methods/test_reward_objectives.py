@@ -162,7 +162,7 @@ def test_what_is_missing_is_named(objective: Any, missing: str) -> None:
     if missing == "value_BGT" and not objective.needs_value:
         return
     with pytest.raises(ValueError, match=missing):
-        objective(batch(**{missing: None}))
+        objective(batch(0, **{missing: None}))
 
 
 @pytest.mark.parametrize(
