@@ -137,7 +137,7 @@ def test_training_ends_after_the_update_that_reaches_the_budget(
 def test_a_run_whose_data_end_first_says_so(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_comparisons=10_000, max_steps=2)
     trainer.train()
-    assert json.loads((tmp_path / "ledger.json").read_text())["reason"] == "end of data"
+    assert json.loads((tmp_path / "ledger.json").read_text())["reason"] == "max_steps or end of data"
     assert trainer.ledger.updates == 2
 
 

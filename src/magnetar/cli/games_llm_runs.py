@@ -15,7 +15,7 @@ import numpy as np
 import magnetar
 from magnetar.cli.games.cell_files import atomic_file
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.methods import METHODS, build_method
+from magnetar.methods import METHODS, PUBLISHED_NAMES, build_method
 
 __all__ = ["DEFAULT_METHODS", "FinishedRun", "RunFolder", "RunPlan", "choose_methods", "settings_of"]
 
@@ -55,10 +55,10 @@ def choose_methods(text: str) -> tuple[str, ...]:
     trainable = [name for name, make in METHODS.items() if make().games_only_because is None]
     if text == "all":
         return tuple(trainable)
-    names = [name.strip() for name in text.split(",")]
+    names = [PUBLISHED_NAMES.get(name.strip(), name.strip()) for name in text.split(",")]
     for name in names:
         if name not in METHODS:
-            raise ConfigError(unknown_name("method", name, [*METHODS, "all"]))
+            raise ConfigError(unknown_name("method", name, [*METHODS, *PUBLISHED_NAMES, "all"]))
         reason = METHODS[name]().games_only_because
         if reason is not None:
             raise ConfigError(

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
         return 0
     except KeyboardInterrupt as error:
-        print(f"magnetar {argv[0]}: {error or 'interrupted'}", file=sys.stderr)
+        print(f"magnetar {argv[0]}: {str(error) or 'stopped; what is finished is kept'}", file=sys.stderr)
         return 128 + getattr(error, "signal_number", 2)
 
 

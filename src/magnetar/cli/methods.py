@@ -3,7 +3,7 @@
 import argparse
 
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.methods import METHODS, Method
+from magnetar.methods import METHODS, PUBLISHED_NAMES, Method
 
 __all__ = ["main"]
 
@@ -21,8 +21,9 @@ def main(argv: list[str]) -> int:
     if name is None:
         print(_table())
         return 0
+    name = PUBLISHED_NAMES.get(name, name)
     if name not in METHODS:
-        raise ConfigError(unknown_name("method", name, METHODS))
+        raise ConfigError(unknown_name("method", name, (*METHODS, *PUBLISHED_NAMES)))
     print(_one(METHODS[name]()))
     return 0
 
@@ -36,7 +37,8 @@ def _table() -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:]])
+    names = ", ".join(f"{published} is {known}" for published, known in PUBLISHED_NAMES.items())
+    return "\n".join([lines[0], rule, *lines[1:], "", f"Names of papers: {names}."])
 
 
 def _one(method: Method) -> str:

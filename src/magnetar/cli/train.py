@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnetar.cli.run_options import RunOptions, parse_run
-from magnetar.data import load_prompts
+from magnetar.data import load_prompts, refuse_trained_prompts
 from magnetar.errors import ConfigError, DataError
 from magnetar.judges import parse_judge_spec, parse_scoring_spec
 from magnetar.training.config import NashConfig
@@ -112,7 +112,9 @@ def select_prompts(options: RunOptions, seed: int) -> tuple[Any, Any]:
         prompts = load_prompts(str(options.dataset), options.dataset_split)
     prompts = _limited(prompts, options.limit, seed)
     if options.eval_prompts is not None:
-        return prompts, load_prompts(options.eval_prompts, options.eval_split)
+        held_out = load_prompts(options.eval_prompts, options.eval_split)
+        refuse_trained_prompts(held_out["prompt"], prompts["prompt"])
+        return prompts, held_out
     if not options.eval_holdout:
         return prompts, None
     if options.eval_holdout >= len(prompts):

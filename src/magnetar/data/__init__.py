@@ -3,7 +3,7 @@
 from magnetar.data.demo import demo_prompts
 from magnetar.data.preferences import load_preferences, read_preferences
 from magnetar.data.prompts import limit_prompt_length, load_prompts, prompt_text, render_prompts, split_rounds
-from magnetar.data.splits import split_preferences
+from magnetar.data.splits import refuse_trained_prompts, split_preferences
 
 __all__ = [
     "demo_prompts",
@@ -12,6 +12,7 @@ __all__ = [
     "load_prompts",
     "prompt_text",
     "read_preferences",
+    "refuse_trained_prompts",
     "render_prompts",
     "split_preferences",
     "split_rounds",

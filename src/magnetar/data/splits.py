@@ -3,13 +3,14 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 
 from datasets import Dataset
 
 from magnetar.errors import DataError
 from magnetar.types import Prompt
 
-__all__ = ["prompt_key", "split_preferences"]
+__all__ = ["prompt_key", "refuse_trained_prompts", "split_preferences"]
 
 
 def split_preferences(dataset: Dataset, holdout: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -48,6 +49,25 @@ def split_preferences(dataset: Dataset, holdout: float, seed: int) -> tuple[Data
         )
     taken = set(held_out)
     return dataset.select([i for i in range(len(dataset)) if i not in taken]), dataset.select(sorted(held_out))
+
+
+def refuse_trained_prompts(held_out: Sequence[Prompt], trained: Sequence[Prompt]) -> None:
+    """Refuse held-out prompts that are trained on: what is measured on them says little.
+
+    Args:
+        held_out: Prompts to evaluate on.
+        trained: Prompts to train on.
+
+    Raises:
+        DataError: Some are both.
+    """
+    known = {prompt_key(prompt) for prompt in trained}
+    both = [prompt for prompt in held_out if prompt_key(prompt) in known]
+    if both:
+        raise DataError(
+            f"{len(both)} of {len(held_out)} prompts of eval_prompts are in the dataset that is trained on, the first: "
+            f"{str(both[0])[:80]!r}; take them out of one of the two"
+        )
 
 
 def prompt_key(prompt: Prompt, seed: int = 0) -> str:

@@ -197,10 +197,12 @@ class ConsoleCallback(TrainerCallback):
 
 
 LINE = (
+    ("reward", "reward", "{:.3f}"),
     ("spread", "payoff_std", "{:.3f}"),
     ("cycles", "cyclic_triples", "{:.1%}"),
     ("KL magnet", "kl_magnet", "{:.3f}"),
     ("ref", "kl_reference", "{:.3f}"),
+    ("value error", "value_error", "{:.3f}"),
     ("entropy", "entropy", "{:.2f}"),
     ("length", "response_tokens", "{:.0f}"),
     ("cut", "truncated", "{:.0%}"),
@@ -211,7 +213,10 @@ LINE = (
 
 def format_line(logs: dict[str, float]) -> str:
     """One line for the console from a step's metrics; what was not measured is left out."""
-    parts = [f"{label} {form.format(logs[key])}" for label, key, form in LINE if key in logs]
+    # Scores have no cycles, and the magnet of a method that maximises them is the reference.
+    beside = ("cyclic_triples", "kl_magnet") if "reward" in logs else ()
+    shown = [(label, key, form) for label, key, form in LINE if key in logs and key not in beside]
+    parts = [f"{label} {form.format(logs[key])}" for label, key, form in shown]
     moved = "  magnet moved" if logs.get("magnet_moved") else ""
     return f"update {logs['update']:>4}  " + "  ".join(parts) + moved
 

@@ -356,6 +356,11 @@ class NashConfig(TrainingArguments):
         objective = method.sampled_objective
         # A critic needs no group for its baseline.
         grouped = (method.opponent.is_self_play and not objective.needs_value) or objective.compares_group
+        if objective.needs_reward and grouped and self.num_generations < 2:
+            raise ConfigError(
+                f"num_generations is {self.num_generations}, expected at least 2: the baseline of {self.method!r} is "
+                "the rewards of the other responses of the group; raise it, or choose method 'ppo', which has a critic"
+            )
         if grouped and self.num_generations < 2:
             raise ConfigError(
                 f"num_generations is {self.num_generations}: self-play compares the responses of a group, so a group "

@@ -107,7 +107,10 @@ def critic_for(method: Method, model: nn.Module, args: NashConfig) -> CriticTrai
     obstacle = None
     if args.critic_model is not None:
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        loaded, _ = load_policy(args.critic_model, dtype=dtype, is_trainable=True)
+        try:
+            loaded, _ = load_policy(args.critic_model, dtype=dtype, is_trainable=True)
+        except ModelError as error:
+            raise ModelError(f"critic_model is {args.critic_model!r}: {error}") from error
         start = loaded
         if isinstance(model, PeftModel) and not isinstance(loaded, PeftModel):
             start = get_peft_model(cast(Any, loaded), deepcopy(model.peft_config[model.active_adapters[0]]))

@@ -138,7 +138,7 @@ def write_ledger(folder: Path, ledger: Ledger, *, finished: bool, reason: str) -
         folder: Of a run, or of a policy kept along the way.
         ledger: What was spent.
         finished: Whether the run has ended.
-        reason: Why it ended ("budget" or "end of data"), or why the policy is kept.
+        reason: Why it ended ("budget", or "max_steps or end of data"), or why the policy is kept.
     """
     unfinished = folder / f"{LEDGER_FILE}.part"
     record = {"finished": finished, "reason": reason, **ledger.to_dict()}

@@ -184,7 +184,7 @@ class ResumableTrainer(Trainer):
             result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         ended = self.budget_reached or self.state.global_step >= self.state.max_steps
         if ended and self.args.should_save:
-            reason = "budget" if self.budget_reached else "end of data"
+            reason = "budget" if self.budget_reached else "max_steps or end of data"
             write_ledger(run_dir, self.ledger, finished=True, reason=reason)
         if self.signals.received is not None and not ended:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")

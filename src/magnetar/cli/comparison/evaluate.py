@@ -11,8 +11,7 @@ from filelock import FileLock, Timeout
 from magnetar.cli.comparison.config import ComparisonConfig
 from magnetar.cli.comparison.plan import PlannedRun
 from magnetar.cli.comparison.runs import read_record, unfinished
-from magnetar.data import limit_prompt_length, load_prompts
-from magnetar.data.splits import prompt_key
+from magnetar.data import limit_prompt_length, load_prompts, refuse_trained_prompts
 from magnetar.errors import DataError, JudgeError
 from magnetar.training.config import NashConfig
 from magnetar.training.ledger import read_ledger
@@ -51,13 +50,7 @@ def held_out_prompts(config: ComparisonConfig, args: NashConfig) -> list[Any]:
     split = config.eval_split or ("test" if config.eval_prompts in (None, "demo") else None)
     prompts = load_prompts(config.eval_prompts or "demo", split)
     train_split = config.dataset_split or ("train" if config.dataset == "demo" else None)
-    trained = {prompt_key(prompt) for prompt in load_prompts(config.dataset, train_split)["prompt"]}
-    both = [prompt for prompt in prompts["prompt"] if prompt_key(prompt) in trained]
-    if both:
-        raise DataError(
-            f"{len(both)} of {len(prompts)} prompts of eval_prompts are in the dataset that is trained on, the first: "
-            f"{str(both[0])[:80]!r}; take them out of one of the two"
-        )
+    refuse_trained_prompts(prompts["prompt"], load_prompts(config.dataset, train_split)["prompt"])
     prompts, _ = limit_prompt_length(prompts, load_tokenizer(config.model), args.max_prompt_length, "drop")
     prompts = prompts.shuffle(seed=config.evaluation.seed)
     chosen = prompts["prompt"][: config.evaluation.prompts]
