@@ -203,6 +203,12 @@ def test_flags_that_cannot_work_are_refused(
     assert message.replace("\\", "") in capsys.readouterr().err
 
 
+def test_a_judge_that_only_compares_is_refused_for_a_method_that_needs_scores(write: Any) -> None:
+    config = load_comparison(write(methods={"mpo": {}, "ppo": {}}))
+    with pytest.raises(JudgeError, match=r"methods: ppo: method 'ppo' maximises one score per response.*judge 'panel'"):
+        plan_runs(config)
+
+
 def test_differences_name_what_matters_and_know_defaults() -> None:
     before = {"learning_rate": 0.1, "logging_steps": 1, "judge": {"kind": "python", "temperature": 1}}
     assert differences(before, {**before, "temperature": 1.0, "logging_steps": 5}) == []
@@ -225,10 +231,10 @@ def test_the_configurations_of_docs_and_benchmarks_are_valid(write: Any) -> None
     real = (root / "benchmarks" / "hh_methods.yaml").read_text(encoding="utf-8")
     for text in (example, real):
         # The judges that they name are not in this folder; runs need a device that CI lacks.
-        config = yaml.safe_load(text) | {"judge": "panel", "eval_judge": None}
+        config = yaml.safe_load(text) | {"judge": "reward:an/other", "eval_judge": None}
         config["settings"] |= {"use_cpu": True}
         runs = plan_runs(load_comparison(write(**config)))
-        assert len(runs) == len(config["methods"]) * 3
+        assert len(runs) == len(config["methods"]) * len(config["seeds"])
         for run in runs:
             assert run.parsed()[1].max_comparisons == 960
 

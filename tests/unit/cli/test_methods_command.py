@@ -11,7 +11,9 @@ from magnetar.methods import METHODS
 
 def test_every_method_is_listed_with_what_it_reaches_and_where_it_runs(capsys):
     assert main(["methods"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    table, names = capsys.readouterr().out.split("\n\n")
+    lines = {line.split()[0]: line for line in table.splitlines()[2:]}
+    assert names.startswith("Names of papers: spo is mirror_descent")
     assert set(lines) == set(METHODS)
     for name, make in METHODS.items():
         method = make()
