@@ -17,14 +17,14 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("name", nargs="?", help="a method", metavar="METHOD")
-    name = parser.parse_args(argv).name
+    name: str | None = parser.parse_args(argv).name
     if name is None:
         print(_table())
         return 0
-    name = PUBLISHED_NAMES.get(name, name)
-    if name not in METHODS:
+    known = PUBLISHED_NAMES.get(name, name)
+    if known not in METHODS:
         raise ConfigError(unknown_name("method", name, (*METHODS, *PUBLISHED_NAMES)))
-    print(_one(METHODS[name]()))
+    print(_one(METHODS[known]()))
     return 0
 
 
