@@ -81,7 +81,7 @@ def test_train_writes_a_folder_that_others_can_use(
 def test_training_learns_what_the_judge_likes(at_work: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ["--max_steps", "60", "--use_peft", "false", "--per_device_train_batch_size", "4", "--save_strategy", "no"]
-    flags += ["--learning_rate", "0.003", "--eval_prompts", "prompts.jsonl"]
+    flags += ["--learning_rate", "0.003", "--eval_holdout", "4"]
     assert main(["train", "--config", "run.yaml", "--output_dir", str(run), "--eval_responses", "8", *flags]) == 0
     policy, _ = load_policy(str(run))
     scissors = np.array([text.count("scissors") for text in GAME.texts])
