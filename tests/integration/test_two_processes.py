@@ -46,11 +46,13 @@ assert trainer.args.world_size == 2
 save_file(snapshot(trainer), folder / f"weights-{rank}.safetensors")
 trainer.evaluate()
 trainer.accelerator.end_training()
+if trainer.args.world_size > 1:
+    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 
 
 FAILING = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
@@ -67,11 +69,13 @@ try:
 except JudgeError as error:
     (folder / f"error-{trainer.args.process_index}.txt").write_text(str(error))
 trainer.accelerator.end_training()
+if trainer.args.world_size > 1:
+    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 
 
 EACH = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
@@ -84,6 +88,8 @@ for name, fields in settings.items():
     trainer.train()
     save_file(snapshot(trainer), folder / f"{name}-{trainer.args.process_index}.safetensors")
 trainer.accelerator.end_training()
+if trainer.args.world_size > 1:
+    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 # One of each kind of objective and of opponent; mpo has tests of its own above.
 ONE_OF_A_KIND = ("nash_md", "egpo", "omwu", "sppo", "inpo", "iterative_dpo")

@@ -68,4 +68,10 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":  # for launchers that start modules: `accelerate launch -m magnetar.cli.main train ...`
-    sys.exit(main())
+    status = main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Threads of the process group, though it is closed, may abort an interpreter that ends on a busy machine.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
