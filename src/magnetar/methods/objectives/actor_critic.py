@@ -6,16 +6,14 @@ import torch
 from torch import Tensor
 
 from magnetar.errors import ConfigError
-from magnetar.methods.objectives.base import check_positive
-from magnetar.methods.objectives.reward_gradient import check_clip_range
+from magnetar.methods.objectives.base import check_flags, check_positive
 from magnetar.methods.objectives.scores import (
     RewardObjective,
     averaged_over_tokens,
-    check_flags,
     log_ratio_to_reference,
     required_reward,
 )
-from magnetar.methods.objectives.surrogate import clipped_surrogate
+from magnetar.methods.objectives.surrogate import check_clip_range, clipped_surrogate
 from magnetar.numerics import discounted_to_go
 from magnetar.types import ObjectiveOutput, RolloutBatch
 

@@ -21,6 +21,7 @@ __all__ = [
     "PayoffOracle",
     "SampledLoss",
     "SampledObjective",
+    "check_flags",
     "check_positive",
 ]
 
@@ -152,3 +153,14 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < float("inf"):
             raise ConfigError(f"{name} is {value!r}, expected a positive, finite number")
+
+
+def check_flags(**values: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ConfigError: Names the first of them.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is {value!r}, expected True or False")

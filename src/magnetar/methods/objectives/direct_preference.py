@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from magnetar.errors import ConfigError, unknown_name
-from magnetar.methods.objectives.base import FloatArray, OracleObjective, PayoffOracle, SampledLoss, check_positive
+from magnetar.methods.objectives.base import (
+    FloatArray,
+    OracleObjective,
+    PayoffOracle,
+    SampledLoss,
+    check_flags,
+    check_positive,
+)
 from magnetar.methods.objectives.bradley_terry import SMALLEST_KL_COEF, fit_bradley_terry
 from magnetar.numerics import masked_sum, tilt
 from magnetar.types import ObjectiveOutput, RolloutBatch
@@ -46,8 +53,7 @@ class DirectPreference(OracleObjective, SampledLoss):
         check_positive(kl_coef=self.kl_coef)
         if self.pairs not in PAIR_CHOICES:
             raise ConfigError(unknown_name("pairs", self.pairs, PAIR_CHOICES))
-        if not isinstance(self.hard_labels, bool):
-            raise ConfigError(f"hard_labels is {self.hard_labels!r}, expected True or False")
+        check_flags(hard_labels=self.hard_labels)
 
     @property
     def needs_magnet(self) -> bool:

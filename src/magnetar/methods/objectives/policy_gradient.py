@@ -15,7 +15,7 @@ from torch import Tensor
 
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.objectives.base import GAME_VALUE, FloatArray, SampledObjective, check_positive
-from magnetar.methods.objectives.surrogate import clipped_surrogate, probability_ratio
+from magnetar.methods.objectives.surrogate import check_clip_range, clipped_surrogate, probability_ratio
 from magnetar.numerics import log_normalize, masked_sum, reward_to_go, sampled_reverse_kl, tilt
 from magnetar.types import ObjectiveOutput, RolloutBatch
 
@@ -53,8 +53,7 @@ class PolicyGradient(SampledObjective):
             raise ConfigError(unknown_name("proximal", self.proximal, ("kl", "clip")))
         if self.kl_estimator not in ("exact", "sampled"):
             raise ConfigError(unknown_name("kl_estimator", self.kl_estimator, ("exact", "sampled")))
-        if not 0 < self.clip_range < 1:
-            raise ConfigError(f"clip_range is {self.clip_range}, expected a number strictly between 0 and 1")
+        check_clip_range(self.clip_range)
 
     @property
     def needs_magnet(self) -> bool:

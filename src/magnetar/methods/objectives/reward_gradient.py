@@ -7,20 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnetar.errors import ConfigError
-from magnetar.methods.objectives.base import FloatArray
+from magnetar.errors import ConfigError, unknown_name
+from magnetar.methods.objectives.base import FloatArray, check_flags
 from magnetar.methods.objectives.scores import (
     PENALTIES,
     STD_FLOOR,
     Penalty,
     RewardObjective,
     averaged_over_tokens,
-    check_choice,
-    check_flags,
     log_ratio_to_reference,
     required_reward,
 )
-from magnetar.methods.objectives.surrogate import clipped_surrogate
+from magnetar.methods.objectives.surrogate import check_clip_range, clipped_surrogate
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.types import ObjectiveOutput, RolloutBatch
 
@@ -100,7 +98,8 @@ class GroupRelativeGradient(RewardObjective):
         super().__post_init__()
         check_clip_range(self.clip_range)
         check_flags(scale_rewards=self.scale_rewards, token_average=self.token_average)
-        check_choice("kl_estimator", self.kl_estimator, ("k3", "sampled"))
+        if self.kl_estimator not in ("k3", "sampled"):
+            raise ConfigError(unknown_name("kl_estimator", self.kl_estimator, ("k3", "sampled")))
 
     @property
     def penalty(self) -> Penalty:
@@ -175,13 +174,3 @@ def _group_weights(batch: RolloutBatch) -> Tensor:
             "itself is the baseline"
         )
     return batch.opponent_weight_BGH
-
-
-def check_clip_range(clip_range: float) -> None:
-    """Refuse a half-width outside (0, 1).
-
-    Raises:
-        ConfigError: It is.
-    """
-    if not 0 < clip_range < 1:
-        raise ConfigError(f"clip_range is {clip_range}, expected a number strictly between 0 and 1")

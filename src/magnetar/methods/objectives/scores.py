@@ -8,7 +8,6 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from magnetar.errors import ConfigError, unknown_name
 from magnetar.methods.objectives.base import FloatArray, OracleObjective, PayoffOracle, SampledLoss, check_positive
 from magnetar.methods.objectives.bradley_terry import SMALLEST_KL_COEF, fit_bradley_terry
 from magnetar.numerics import log_normalize, masked_sum, tilt
@@ -117,24 +116,3 @@ def log_ratio_to_reference(batch: RolloutBatch) -> Tensor:
     if batch.magnet_logp_BGT is None:
         raise ValueError("magnet_logp_BGT is None, expected the reference's log-probabilities")
     return torch.where(batch.mask_BGT, batch.behavior_logp_BGT - batch.magnet_logp_BGT, 0.0).detach()
-
-
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Refuse a name that is not one of the known ones.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if value not in known:
-        raise ConfigError(unknown_name(name, str(value), known))
-
-
-def check_flags(**values: object) -> None:
-    """Refuse what is neither True nor False.
-
-    Raises:
-        ConfigError: Names the first.
-    """
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} is {value!r}, expected True or False")

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from magnetar.errors import ConfigError
 from magnetar.numerics import masked_sum
 from magnetar.types import RolloutBatch
 
-__all__ = ["clipped_surrogate", "probability_ratio"]
+__all__ = ["check_clip_range", "clipped_surrogate", "probability_ratio"]
 
 
 def probability_ratio(batch: RolloutBatch) -> Tensor:
@@ -32,3 +33,13 @@ def clipped_surrogate(batch: RolloutBatch, gain_BGT: Tensor, clip_range: float) 
     outside_BGT = ((ratio_BGT - clipped_BGT).abs() > 0).detach().to(gain_BGT.dtype)
     share_BG = masked_sum(outside_BGT, batch.mask_BGT) / batch.mask_BGT.sum(-1).clamp(min=1)
     return -torch.minimum(ratio_BGT * gain_BGT, clipped_BGT * gain_BGT), share_BG
+
+
+def check_clip_range(clip_range: float) -> None:
+    """Refuse a half-width outside (0, 1).
+
+    Raises:
+        ConfigError: It is.
+    """
+    if not 0 < clip_range < 1:
+        raise ConfigError(f"clip_range is {clip_range}, expected a number strictly between 0 and 1")

@@ -1,16 +1,16 @@
 """Methods that maximise one score per response near a reference: reward-based alignment, and DPO on own samples."""
 
 from magnetar.methods.magnets import FixedMagnet
-from magnetar.methods.method import Method
+from magnetar.methods.method import Method, SampleFrom
 from magnetar.methods.objectives import (
     ActorCritic,
     BradleyTerryFit,
     DirectPreference,
     GroupRelativeGradient,
     LeaveOneOutGradient,
+    Objective,
     PairChoice,
     PenaltyEstimator,
-    RewardObjective,
 )
 from magnetar.methods.opponents import Opponent
 
@@ -71,7 +71,7 @@ def ppo(
     Source: arXiv:1707.06347; on language models arXiv:2203.02155 and arXiv:2310.12773.
     """
     objective = ActorCritic(kl_coef, clip_range, value_clip_range, reward_clip, discount, gae_lambda, token_average)
-    return _on_rewards("ppo", objective, "arXiv:1707.06347; arXiv:2310.12773")
+    return _for_scores("ppo", objective, "arXiv:1707.06347; arXiv:2310.12773")
 
 
 def rloo(kl_coef: float = 0.05, *, clip_range: float = 0.2, token_average: bool = False) -> Method:
@@ -90,7 +90,7 @@ def rloo(kl_coef: float = 0.05, *, clip_range: float = 0.2, token_average: bool 
 
     Source: arXiv:2402.14740.
     """
-    return _on_rewards("rloo", LeaveOneOutGradient(kl_coef, clip_range, token_average), "arXiv:2402.14740")
+    return _for_scores("rloo", LeaveOneOutGradient(kl_coef, clip_range, token_average), "arXiv:2402.14740")
 
 
 def grpo(
@@ -120,7 +120,7 @@ def grpo(
     Source: arXiv:2402.03300.
     """
     objective = GroupRelativeGradient(kl_coef, clip_range, scale_rewards, token_average, kl_estimator)
-    return _on_rewards("grpo", objective, "arXiv:2402.03300")
+    return _for_scores("grpo", objective, "arXiv:2402.03300")
 
 
 def iterative_dpo(kl_coef: float = 0.1, *, pairs: PairChoice = "best_worst", hard_labels: bool = True) -> Method:
@@ -140,14 +140,8 @@ def iterative_dpo(kl_coef: float = 0.1, *, pairs: PairChoice = "best_worst", har
 
     Source: arXiv:2405.07863.
     """
-    return Method(
-        name="iterative_dpo",
-        opponent=Opponent(),
-        objective=DirectPreference(kl_coef, pairs, hard_labels),
-        magnet=FixedMagnet(),
-        converges_to="Bradley–Terry policy",
-        source="arXiv:2405.07863",
-        sample_from="round_start",
+    return _for_scores(
+        "iterative_dpo", DirectPreference(kl_coef, pairs, hard_labels), "arXiv:2405.07863", "round_start"
     )
 
 
@@ -167,17 +161,10 @@ def online_dpo(kl_coef: float = 0.1, *, pairs: PairChoice = "best_worst", hard_l
 
     Source: arXiv:2402.04792.
     """
-    return Method(
-        name="online_dpo",
-        opponent=Opponent(),
-        objective=DirectPreference(kl_coef, pairs, hard_labels),
-        magnet=FixedMagnet(),
-        converges_to="Bradley–Terry policy",
-        source="arXiv:2402.04792",
-    )
+    return _for_scores("online_dpo", DirectPreference(kl_coef, pairs, hard_labels), "arXiv:2402.04792")
 
 
-def _on_rewards(name: str, objective: RewardObjective, source: str) -> Method:
+def _for_scores(name: str, objective: Objective, source: str, sample_from: SampleFrom = "current") -> Method:
     return Method(
         name=name,
         opponent=Opponent(),
@@ -185,4 +172,5 @@ def _on_rewards(name: str, objective: RewardObjective, source: str) -> Method:
         magnet=FixedMagnet(),
         converges_to="Bradley–Terry policy",
         source=source,
+        sample_from=sample_from,
     )
