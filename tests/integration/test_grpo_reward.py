@@ -2,9 +2,6 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from grpo_runs import GAME, PROMPTS, Recorded, run
 from magnetar.errors import JudgeError
 from magnetar.interop import grpo_reward
 from magnetar.judges import Judge
+from processes import run_two_processes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),
@@ -24,10 +22,6 @@ pytestmark = [
 ]
 
 SCRIPT = """
-import json, sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
 import grpo_runs
 from test_grpo_reward import FailsOnProcessOne
 from accelerate import PartialState
@@ -35,8 +29,8 @@ from datasets import Dataset
 from magnetar.errors import JudgeError
 from magnetar.interop import grpo_reward
 
-folder, runs, told = Path(sys.argv[2]), [], []
-for number, settings in enumerate(json.loads(sys.argv[3])):
+folder, runs, told = Path(sys.argv[1]), [], []
+for number, settings in enumerate(json.loads(sys.argv[2])):
     reward = grpo_runs.Recorded(grpo_reward(grpo_runs.GAME.judge()))
     trainer = grpo_runs.run(folder / str(number), reward, **settings)
     runs.append({"calls": reward.calls, "rows": [row for row in trainer.state.log_history if "reward" in row]})
@@ -196,22 +190,7 @@ CASES = [
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The cases on two processes, then a judge that fails on one of them; what each process recorded."""
     folder = tmp_path_factory.mktemp("two")
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(port), str(script), str(Path(__file__).parent), str(folder)]
-    done = subprocess.run(
-        [*command, json.dumps(CASES)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_two_processes(folder, CASES, SCRIPT, Path(__file__).parent)
     return [json.loads((folder / f"process-{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from test_two_processes import run_two_processes
 from tiny_runs import GAME, assert_identical, make_trainer, metrics_without_times, read_lines, snapshot
 
 from magnetar.errors import CheckpointError, ConfigError
@@ -15,6 +14,7 @@ from magnetar.judges import ScoreFunctionJudge
 from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.training.ledger import Budget, Ledger, counted_answers, read_ledger
 from magnetar.training.snapshots import PolicySnapshots, snapshots
+from processes import run_two_processes
 
 
 class Counting(type(GAME.judge())):
@@ -278,25 +278,21 @@ def test_ledgers_add_up() -> None:
 
 
 LEDGER_SCRIPT = """
-import json, sys
 from dataclasses import asdict
-from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
 from tiny_runs import make_trainer
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 trainer = make_trainer(folder / "run", **settings)
 trainer.train()
 (folder / f"ledger-{trainer.args.process_index}.json").write_text(json.dumps(asdict(trainer.ledger)))
-trainer.accelerator.end_training()
 """
 
 
 @pytest.mark.slow
 def test_two_processes_together_spend_what_one_does(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.5, "max_tokens": 60}
-    run_two_processes(tmp_path / "two", settings, LEDGER_SCRIPT)
+    run_two_processes(tmp_path / "two", settings, LEDGER_SCRIPT, Path(__file__).parent)
     one = make_trainer(tmp_path / "one", per_device_train_batch_size=4, **settings)
     one.train()
     for rank in range(2):

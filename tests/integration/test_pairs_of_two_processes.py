@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from test_two_processes import run_two_processes
+
+from processes import run_two_processes
 
 TINY = Path(__file__).parents[1] / "unit" / "training"
 SCRIPT = """
-import json, os, sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(sys.argv[1]).parent / "unit" / "training"))
 from safetensors.torch import save_file
 from tiny_preferences import cyclic_pairs, make_trainer
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 trainer = make_trainer(
     folder / "run", cyclic_pairs(24, seed=0), held_out=cyclic_pairs(16, seed=1), kind="general", embedding_dim=4,
     num_train_epochs=1, optim="sgd", learning_rate=1e-2, warmup_steps=0, **settings,
@@ -28,9 +25,6 @@ if trainer.is_world_process_zero():
     weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     save_file({name: value.contiguous().clone() for name, value in weights.items()}, folder / "weights.safetensors")
     (folder / "evaluation.json").write_text(json.dumps(found))
-trainer.accelerator.end_training()
-if trainer.args.world_size > 1:
-    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 
 
@@ -40,12 +34,12 @@ def test_pairs_counted_by_each_process_alone_give_the_same_model(
     shared = {"average_tokens_across_devices": False}
     one, two = tmp_path / "one", tmp_path / "two"
     sizes = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
-    run_two_processes(two, {**shared, **sizes}, SCRIPT)
+    run_two_processes(two, {**shared, **sizes}, SCRIPT, TINY)
     one.mkdir()
     sizes = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8}
-    monkeypatch.setattr(sys, "argv", ["one", str(Path(__file__).parent), str(one), json.dumps({**shared, **sizes})])
+    monkeypatch.setattr(sys, "argv", ["one", str(one), json.dumps({**shared, **sizes})])
     monkeypatch.setattr(sys, "path", [*sys.path, str(TINY)])
-    exec(compile(SCRIPT, "script.py", "exec"), {})
+    exec(compile(SCRIPT, "script.py", "exec"), {"Path": Path, "json": json, "sys": sys})
     expected, found = (load_file(folder / "weights.safetensors") for folder in (one, two))
     assert expected.keys() == found.keys()
     assert max(float((expected[name] - found[name]).abs().max()) for name in expected) < 1e-6

@@ -1,10 +1,6 @@
 """Two processes train as one process with twice the batch does."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +20,15 @@ from tiny_runs import (
 )
 
 from magnetar.training.checkpoints import complete_checkpoints
+from processes import run_two_processes
 
+HERE = Path(__file__).parent
 SCRIPT = """
-import json, os, sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
 from safetensors.torch import save_file
 from test_two_processes import Recorder
 from tiny_runs import PROMPTS, make_trainer, snapshot
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 judge = Recorder()
 trainer = make_trainer(
     folder / "run", judge=judge, per_device_train_batch_size=2, eval_prompts=PROMPTS[:5], **settings
@@ -45,22 +39,15 @@ assert trainer.args.world_size == 2
 (folder / f"asked-{rank}.json").write_text(json.dumps(judge.asked))
 save_file(snapshot(trainer), folder / f"weights-{rank}.safetensors")
 trainer.evaluate()
-trainer.accelerator.end_training()
-if trainer.args.world_size > 1:
-    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 
 
 FAILING = """
-import json, os, sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
 from test_two_processes import Recorder
 from tiny_runs import make_trainer
 from magnetar.errors import JudgeError
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 judge = Recorder()
 trainer = make_trainer(folder / "run", judge=judge, **settings)
 judge.fails_at = 2 if trainer.args.process_index == 1 else None
@@ -68,28 +55,18 @@ try:
     trainer.train()
 except JudgeError as error:
     (folder / f"error-{trainer.args.process_index}.txt").write_text(str(error))
-trainer.accelerator.end_training()
-if trainer.args.world_size > 1:
-    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 
 
 EACH = """
-import json, os, sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
 from safetensors.torch import save_file
 from tiny_runs import make_trainer, snapshot
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 for name, fields in settings.items():
     trainer = make_trainer(folder / name, per_device_train_batch_size=2, **fields)
     trainer.train()
     save_file(snapshot(trainer), folder / f"{name}-{trainer.args.process_index}.safetensors")
-trainer.accelerator.end_training()
-if trainer.args.world_size > 1:
-    os._exit(0)  # threads of the process group may abort an interpreter that ends under load
 """
 # One of each kind of objective and of opponent; mpo has tests of its own above.
 ONE_OF_A_KIND = ("nash_md", "egpo", "omwu", "sppo", "inpo", "iterative_dpo")
@@ -110,36 +87,6 @@ class Recorder(type(GAME.judge())):
         return super()._group_win_prob(prompts, responses)
 
 
-def run_two_processes(folder: Path, settings: dict[str, Any], text: str = SCRIPT) -> None:
-    folder.mkdir()
-    script = folder / "script.py"
-    script.write_text(text)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = [
-        *(
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--multi_gpu",
-            "--num_processes",
-            "2",
-            "--num_machines",
-            "1",
-        ),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port)),
-    ]
-    done = subprocess.run(
-        [*launch, str(script), str(Path(__file__).parent), str(folder), json.dumps(settings)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -151,7 +98,7 @@ def run_two_processes(folder: Path, settings: dict[str, Any], text: str = SCRIPT
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, settings: dict[str, Any]) -> None:
     # SGD: Adam divides rounding noise by itself where a gradient vanishes, and would hide nothing else.
     settings = settings | {"optim": "sgd", "learning_rate": 0.5}
-    run_two_processes(tmp_path / "two", settings)
+    run_two_processes(tmp_path / "two", settings, SCRIPT, HERE)
     judge = Recorder()
     one = make_trainer(
         tmp_path / "one", judge=judge, per_device_train_batch_size=4, eval_prompts=PROMPTS[:5], **settings
@@ -206,7 +153,7 @@ def test_every_method_learns_the_same_on_two_processes(tmp_path: Path, methods: 
         name: {"method": name, "optim": "sgd", "learning_rate": 0.5, **updates_of(name, updates=2, inner_epochs=2)}
         for name in methods
     }
-    run_two_processes(tmp_path / "two", settings, EACH)  # one launch, for most of it is starting
+    run_two_processes(tmp_path / "two", settings, EACH, HERE)  # one launch, for most of it is starting
     for name, fields in settings.items():
         one = make_trainer(tmp_path / name, per_device_train_batch_size=4, **fields)
         start = {key: tensor.clone() for key, tensor in one.roles.current.state_dict().items()}
@@ -228,7 +175,7 @@ def test_prompts_of_an_update_are_not_dealt_twice(tmp_path: Path) -> None:
 
 
 def test_a_judge_that_fails_on_one_process_stops_both_with_one_checkpoint(tmp_path: Path) -> None:
-    run_two_processes(tmp_path / "two", {"max_steps": 4}, FAILING)
+    run_two_processes(tmp_path / "two", {"max_steps": 4}, FAILING, HERE)
     errors = [(tmp_path / "two" / f"error-{rank}.txt").read_text() for rank in range(2)]
     assert errors[0] == errors[1]
     assert "update 2: " in errors[0] and "the server is down" in errors[0]

@@ -1,11 +1,7 @@
 """Two processes train a preference model as one process with twice the batch does."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +10,14 @@ import torch
 from safetensors.torch import load_file
 from tiny_preferences import cyclic_pairs, make_trainer
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
+from processes import run_two_processes
 
-sys.path.insert(0, sys.argv[1])
+HERE = Path(__file__).parent
+SCRIPT = """
 from safetensors.torch import save_file
 from tiny_preferences import cyclic_pairs, make_trainer
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 trainer = make_trainer(folder / "run", cyclic_pairs(24, 0), per_device_train_batch_size=2, **settings)
 assert trainer.args.world_size == 2
 trainer.train()
@@ -32,17 +27,12 @@ save_file({name: tensor.clone() for name, tensor in state.items()}, folder / f"w
 found = trainer.evaluate(cyclic_pairs(30, 1))
 (folder / f"found-{rank}.json").write_text(json.dumps(found))
 trainer.save_judge(folder / "judge")
-trainer.accelerator.end_training()
 """
 
 EARLY = """
-import json, sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
 from tiny_preferences import cyclic_pairs, make_trainer
 
-folder, settings = Path(sys.argv[2]), json.loads(sys.argv[3])
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 pairs = cyclic_pairs(24, 0)
 twice = make_trainer(folder / "twice", pairs, held_out=pairs, eval_on_start=True, **settings)
 twice.train()
@@ -57,7 +47,6 @@ try:
 except Exception as error:
     said = f"{type(error).__name__}: {error}"
 (folder / f"said-{early.args.process_index}.txt").write_text(said)
-early.accelerator.end_training()
 """
 
 SETTINGS: dict[str, Any] = {
@@ -71,26 +60,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def run_two_processes(folder: Path, settings: dict[str, Any], text: str = SCRIPT) -> None:
-    script = folder / "script.py"
-    script.write_text(text)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    done = subprocess.run(
-        [*launch, str(script), str(Path(__file__).parent), str(folder), json.dumps(settings)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 @pytest.mark.parametrize("with_lora", [False, True])
 def test_two_processes_train_the_model_of_one_with_twice_the_batch(with_lora: bool, tmp_path: Path) -> None:
-    run_two_processes(tmp_path, SETTINGS | {"with_lora": with_lora})
+    run_two_processes(tmp_path, SETTINGS | {"with_lora": with_lora}, SCRIPT, HERE)
     one = make_trainer(
         tmp_path / "one", cyclic_pairs(24, 0), per_device_train_batch_size=4, with_lora=with_lora, **SETTINGS
     )
@@ -115,7 +87,7 @@ def test_two_processes_train_the_model_of_one_with_twice_the_batch(with_lora: bo
 
 
 def test_training_after_an_evaluation_is_refused_unless_gradients_are_exchanged(tmp_path: Path) -> None:
-    run_two_processes(tmp_path, {"kind": "reward", "max_steps": 2}, EARLY)
+    run_two_processes(tmp_path, {"kind": "reward", "max_steps": 2}, EARLY, HERE)
     for rank in range(2):
         said = (tmp_path / f"said-{rank}.txt").read_text()
         assert re.match("ConfigError: the model was evaluated before.* on 2 processes.*eval_on_start=True", said), said
