@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, ModelError
+from magnetar.modeling.decoding_weights import MergeChoice, decoding_weights
 from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.base import MixtureMember, Rollouts, SamplingParams
 from magnetar.rollout.sampling import draw_tokens, draw_uniforms
@@ -53,6 +54,7 @@ class TransformersEngine:
         max_batch_responses: int | None = None,
         *,
         eos_token_ids: Sequence[int] | None = None,
+        merge: MergeChoice = "auto",
     ) -> None:
         """Set how responses are drawn.
 
@@ -62,12 +64,17 @@ class TransformersEngine:
             sampling: Length, temperature and truncation.
             max_batch_responses: Responses generated at a time, in whole groups, at least one group; None: all.
             eos_token_ids: Tokens that end a response; None: those of the model's generation config.
+            merge: Whether adapters are merged into copies of the weights for the length of a call; "auto": where these
+                take at most a quarter of the device's memory. Mixtures are drawn without merging.
 
         Raises:
-            ConfigError: `max_batch_responses` is below 1.
+            ConfigError: `max_batch_responses` is below 1, or an unknown `merge`.
         """
         if max_batch_responses is not None and max_batch_responses < 1:
             raise ConfigError(f"max_batch_responses = {max_batch_responses}, expected at least 1, or None for no limit")
+        if merge not in get_args(MergeChoice):
+            raise ConfigError(f"merge = {merge!r}, expected one of {', '.join(get_args(MergeChoice))}")
+        self._merge: MergeChoice = merge
         self._tokenizer = tokenizer
         self._sampling = sampling
         self._max_batch_responses = max_batch_responses
@@ -90,7 +97,8 @@ class TransformersEngine:
             ModelError: The model keeps no key-value cache.
         """
         inner = extract_model_from_parallel(model)
-        with eval_mode(inner):
+        rows = min(len(prompt_ids) * group_size, self._max_batch_responses or len(prompt_ids) * group_size)
+        with eval_mode(inner), decoding_weights(inner, self._merge, max(1, rows)):
             return self._generate(
                 lambda prompts: self._prefill(inner, prompts, group_size),
                 self._end_tokens(inner),
