@@ -7,6 +7,7 @@ import torch
 
 from magnetar.errors import CheckpointError, JudgeError
 from magnetar.judges import Judge
+from magnetar.methods import Method
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
 from magnetar.training.experience import Experience
@@ -41,6 +42,7 @@ class GatheringTrainer(ResumableTrainer):
     """
 
     judge: Judge
+    method: Method
     last_experience: Experience
     _collector: Collector
     _metrics: MeanMetrics
@@ -57,7 +59,7 @@ class GatheringTrainer(ResumableTrainer):
     @property
     def _keeps_experiences(self) -> bool:
         """Whether a batch is looked at again after its first optimiser step."""
-        return self.plan.inner_epochs > 1 or self._collector.method.magnet.needs_progress
+        return self.plan.inner_epochs > 1 or self.method.magnet.needs_progress
 
     @property
     def _passes_are_local(self) -> bool:
