@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_runs import (
     GAME,
     PROMPTS,
@@ -27,6 +28,9 @@ from magnetar.errors import JudgeError
 from magnetar.judges import Cached, CombinedJudge, Judge, ScoreFunctionJudge
 from magnetar.training import gathering
 from magnetar.training.checkpoints import complete_checkpoints
+from processes import run_two_processes
+
+HERE = Path(__file__).parent
 
 # Groups of four responses, one group a part: six parts in two micro-batches of three prompts.
 PARTS: dict[str, Any] = {
@@ -403,3 +407,43 @@ def test_the_trainer_waits_for_all_of_a_judge_that_it_asks_itself(tmp_path: Path
             trainer_seconds = sum(row[f"seconds_{stage}"] for stage in ("rollout", "waiting", "logprobs", "update"))
             tokens = row["response_tokens"] * 6 * 4
             assert row["tokens_per_second"] == pytest.approx(tokens / trainer_seconds, rel=1e-6)
+
+
+# On two processes: the same run without and with threads, then one whose judge fails on one of them in a later part.
+TWO = """
+import random
+from safetensors.torch import save_file
+from test_judge_in_background import Broken, Watched, at_random_times
+from tiny_runs import make_trainer, snapshot
+from magnetar.errors import JudgeError
+
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+rank = int(os.environ["RANK"])
+random.seed(rank)
+for name, background in (("off", False), ("on", True)):
+    judge = Watched(at_random_times, calls_at_once=2)
+    trainer = make_trainer(folder / name, judge=judge, judge_in_background=background, **settings)
+    trainer.train()
+    assert trainer.args.world_size == 2
+    save_file(snapshot(trainer), folder / f"{name}-{rank}.safetensors")
+judge = Broken(9 if rank == 1 else None, ConnectionError("the server is down"))
+trainer = make_trainer(folder / "failing", judge=judge, judge_in_background=True, **settings)
+try:
+    trainer.train()
+except JudgeError as error:
+    (folder / f"error-{rank}.txt").write_text(str(error))
+"""
+
+
+def test_two_processes_learn_the_same_with_threads_and_stop_together(tmp_path: Path) -> None:
+    # Six parts an update on each process, in two micro-batches.
+    settings = PARTS | {"max_steps": 3, "method": "nash_md", "max_tokens_per_pass": 16}
+    run_two_processes(tmp_path / "two", settings, TWO, HERE)
+    folder = tmp_path / "two"
+    for rank in range(2):
+        assert_identical(*(load_file(folder / f"{name}-{rank}.safetensors") for name in ("off", "on")))
+    assert_identical(*(load_file(folder / f"on-{rank}.safetensors") for rank in range(2)))
+    assert metrics_without_times(folder / "off") == metrics_without_times(folder / "on")
+    errors = [(folder / f"error-{rank}.txt").read_text() for rank in range(2)]
+    assert errors[0] == errors[1] and "update 2: " in errors[0] and "the server is down" in errors[0]
+    assert [path.name for path in complete_checkpoints(folder / "failing")] == ["checkpoint-1"]

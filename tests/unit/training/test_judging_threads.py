@@ -3,6 +3,8 @@
 import random
 import threading
 import time
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -62,31 +64,37 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+class PerPrompt:
+    """Records what is asked, and fails if one prompt is asked about twice at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.open: set[str] = set()
+        self.lock, self.other = threading.Lock(), threading.Event()
+
+    def ask(self, name: str) -> str:
+        prompt = name[0]
+        with self.lock:
+            assert prompt not in self.open
+            self.open.add(prompt)
+            self.asked.append(name)
+        if name == "a1":
+            wait(self.other)
+        if name == "b1":
+            self.other.set()
+        with self.lock:
+            self.open.discard(prompt)
+        return name
+
+
 def test_questions_about_one_prompt_are_asked_one_after_another_and_others_meanwhile() -> None:
     for _ in range(20):
-        asked: list[str] = []
-        open_, other = set[str](), threading.Event()
-        lock = threading.Lock()
-
-        def question(name: str, prompt: str) -> str:
-            with lock:
-                assert prompt not in open_  # noqa: B023
-                open_.add(prompt)  # noqa: B023
-                asked.append(name)  # noqa: B023
-            if name == "a1":
-                wait(other)  # noqa: B023
-            if name == "b1":
-                other.set()  # noqa: B023
-            with lock:
-                open_.discard(prompt)  # noqa: B023
-            return name
-
-        asking = Judging(3)
+        seen, asking = PerPrompt(), Judging(3)
         names = ["a1", "a2", "b1", "b2", "a3"]
-        answers = [asking.ask(lambda name=name: question(name, name[0]), [name[0]]) for name in names]
+        answers = [asking.ask(partial(seen.ask, name), [name[0]]) for name in names]
         assert [asking.wait(answer) for answer in answers] == names
-        assert [name for name in asked if name[0] == "a"] == ["a1", "a2", "a3"]
-        assert [name for name in asked if name[0] == "b"] == ["b1", "b2"]
+        assert [name for name in seen.asked if name[0] == "a"] == ["a1", "a2", "a3"]
+        assert [name for name in seen.asked if name[0] == "b"] == ["b1", "b2"]
 
 
 def test_after_a_failure_nothing_is_begun_and_what_was_begun_ends() -> None:
@@ -139,7 +147,7 @@ def test_stopping_drops_what_waits_and_waits_for_what_is_asked_if_told_to() -> N
 def test_the_judge_is_busy_while_any_question_is_open_and_overlaps_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(judging.time, "perf_counter", lambda: now[0])
-    both, first_done, second_may_end = threading.Barrier(3), threading.Event(), threading.Event()
+    both, second_may_end = threading.Barrier(3), threading.Event()
 
     def first() -> None:
         both.wait(PATIENCE_SECONDS)
@@ -165,7 +173,6 @@ def test_the_judge_is_busy_while_any_question_is_open_and_overlaps_count_once(mo
     answer = Judging(0)
     answer.ask(lambda: now.__setitem__(0, 47.0), ["3"])
     assert answer.take_seconds() == {"judge": 7.0, "waiting": 7.0}
-    first_done.set()
 
 
 @pytest.mark.parametrize("count", range(7))
@@ -193,7 +200,7 @@ def test_a_micro_batch_is_split_into_parts_of_like_length() -> None:
         assert sorted(place for part in places for place in part) == list(range(7))
         assert all(part.batch == 4 and part.places == sorted(part.places) for part in batch.parts)
         assert [len(part) for part in places[:-1]] == [size or 7] * (len(places) - 1)
-        for shorter, longer in zip(places, places[1:], strict=False):
+        for shorter, longer in pairwise(places):
             assert max(lengths[b] for b in shorter) <= min(lengths[b] for b in longer)
 
 
