@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from test_judge_in_background import Watched
 from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, scoring_judge, snapshot
 
 from magnetar.errors import ConfigError, DataError
 from magnetar.training import NashConfig
+from magnetar.training.gathering import judging_for
 
 LONG = [*PROMPTS, "rock paper scissors well"]
 TWO_EPOCHS: dict[str, Any] = {"inner_epochs": 2, "max_steps": 4}
@@ -100,6 +102,21 @@ def shapes(folder: Path, **settings: Any) -> Shapes:
 def check_max_responses_per_pass(folder: Path) -> None:
     assert max(rows for rows, _ in shapes(folder / "all").read) == 8
     assert max(rows for rows, _ in shapes(folder / "few", max_responses_per_pass=4).read) == 4
+
+
+def check_judge_in_background(folder: Path) -> None:
+    for value in (False, True):
+        judge = Watched()
+        make_trainer(folder / str(value), judge=judge, max_steps=1, judge_in_background=value).train()
+        assert {thread.name for thread in judge.threads} == {"magnetar-judging" if value else "MainThread"}
+    # By default the judge decides: this one says that it leaves the GPU free and not the CPU.
+    default = make_config(folder).judge_in_background
+    assert default is None
+    for device, free in (("cpu", False), ("cuda:0", True)):
+        judge = Watched()
+        judge.leaves_free = lambda device: device != "cpu"
+        judging = judging_for(judge, make_config(folder), torch.device(device))
+        assert judging.threads == (1 if free else 0)
 
 
 def check_logprob_layout(folder: Path) -> None:

@@ -6,6 +6,7 @@ answer with `validate_win_prob`. A subclass implements hooks only, so that no ju
 
 import hashlib
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,9 @@ from magnetar.judges.checks import (
 )
 from magnetar.types import Prompt
 
+# One for all judges: an addition is short, and a judge can be copied and pickled.
+_COUNTING = threading.Lock()
+
 __all__ = ["Judge", "collect", "fill_group", "mark_answered"]
 
 
@@ -38,10 +42,24 @@ class Judge(ABC):
         name: What reports call the judge, for instance "panel" or "reward:MODEL".
         may_abstain: Whether a pair may be left unanswered: its win probability is then NaN, counted here as `masked`,
             and whoever uses the answers leaves the pair out. A judge never guesses.
+        calls_at_once: How many calls of the judge, from different threads, gain by being open at the same time; at
+            least 1, which is for a judge that works by itself, or is not made for threads.
     """
 
     name: str = "judge"
     may_abstain: bool = False
+    calls_at_once: int = 1
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the judge answers without using a device, so that training goes on there while it is asked.
+
+        Args:
+            device: As torch names it: "cpu", "cuda:0".
+
+        Returns:
+            False for a judge that does not say so: the trainer then waits for it unless told otherwise.
+        """
+        return False
 
     def pair_win_prob(self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]) -> FloatArray:
         """Ask for each pair with what probability the first response beats the second.
@@ -163,8 +181,9 @@ class Judge(ABC):
 
     def stats(self) -> dict[str, float]:
         """Return the counters since the last call, such as `comparisons`, and set them back to zero."""
-        counters = dict(self._counters())
-        self._counters().clear()
+        with _COUNTING:
+            counters = dict(self._counters())
+            self._counters().clear()
         return self._summary(counters)
 
     def identity(self) -> str:
@@ -250,8 +269,9 @@ class Judge(ABC):
 
     def _count(self, counter: str, amount: float) -> None:
         """Add to a counter that the next call of `stats` returns."""
-        counters = self._counters()
-        counters[counter] = counters.get(counter, 0.0) + amount
+        with _COUNTING:
+            counters = self._counters()
+            counters[counter] = counters.get(counter, 0.0) + amount
 
     def _counters(self) -> dict[str, float]:
         # Made on first use, so that a subclass need not call `super().__init__()`.

@@ -90,6 +90,15 @@ class CombinedJudge(Judge):
             name=self.name,
         )
 
+    @property
+    def calls_at_once(self) -> int:  # type: ignore[override]
+        """As many as each judge may be asked at once."""
+        return min(judge.calls_at_once for judge in self.judges.values())
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether all judges do."""
+        return all(judge.leaves_free(device) for judge in self.judges.values())
+
     def member_of(self, prompts: Sequence[Prompt]) -> list[list[str]]:
         """Whom the rule "draw" gives each prompt to: all judges by name, the drawn one first, then who comes next.
 

@@ -1,49 +1,37 @@
-"""One batch of experience: prompts → responses → win probabilities → log-probabilities under the other roles."""
+"""Parts of a batch of experience: prompts → responses → log-probabilities under the other roles, beside the judge."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from magnetar.errors import ConfigError, JudgeError
-from magnetar.judges import Judge, cyclic_triple_share, group_scores, require_scores
-from magnetar.methods import Method, group_opponent_weights, leave_out_unanswered
+from magnetar.errors import ConfigError
+from magnetar.judges import Judge
+from magnetar.methods import Method
 from magnetar.modeling.critic import Critic
 from magnetar.modeling.roles import Roles
 from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts
 from magnetar.training.experience import Experience
-from magnetar.training.ledger import Ledger, counted_answers, counted_responses
+from magnetar.training.judging import Judging
+from magnetar.training.ledger import Ledger, counted_responses
+from magnetar.training.meeting import OPPONENT_ROLES, Answer, Meeting, OpponentRole, OpponentShare, Questions
 from magnetar.training.passes import PassSettings
-from magnetar.types import Prompt, Role
+from magnetar.types import Role
 
-__all__ = ["Collector", "OpponentShare"]
+__all__ = ["Collector", "PendingExperience"]
 
-OpponentRole = Role | Literal["mixture"]
-OPPONENT_ROLES: tuple[OpponentRole, ...] = (*get_args(Role), "mixture")
 MISSING_MIXTURE = (
     "the rollout engine {engine} has no generate_mixture, which method {method!r} needs to draw its opponents; use the "
     "transformers engine"
 )
-
-
-@dataclass(frozen=True)
-class OpponentShare:
-    """One opponent of the responses and the weight of the payoff against it; weights of one update sum to one.
-
-    Attributes:
-        weight: Negative for an opponent that an optimistic prediction leads away from.
-        role: "current" is the group itself; other roles and the mixture draw responses of their own.
-    """
-
-    weight: float
-    role: OpponentRole
 
 
 class _Autocast(Protocol):
@@ -51,14 +39,40 @@ class _Autocast(Protocol):
 
 
 @dataclass(frozen=True)
-class _Questions:
-    """What the judge is asked about: prompts and a group of responses to each, with exact weights if enumerated."""
+class PendingExperience:
+    """Experience that lacks only what the judge is being asked.
 
-    positions: list[int]
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
-    texts: list[list[str]]
-    weight_BG: Tensor | None
+    Attributes:
+        known: All other fields of `Experience`.
+        meeting: What the judge is asked.
+        answers: Its answers to come.
+        judging: Who asks it.
+    """
+
+    known: dict[str, Any]
+    meeting: Meeting
+    answers: Future[list[Answer]]
+    judging: Judging
+
+    def finished(self) -> Experience:
+        """The experience, once the judge has answered.
+
+        Raises:
+            JudgeError: As `Meeting.ask`.
+        """
+        outcome = self.meeting.outcome(self.judging.wait(self.answers))
+        seconds = self.known["seconds"] | self.judging.take_seconds()
+        spent = self.known["spent"] + outcome["spent"]
+        return Experience(**self.known | outcome | {"seconds": seconds, "spent": spent})
+
+
+@dataclass(frozen=True)
+class EqualRoles:
+    """Which roles have the weights of another while the parts of an update are collected, so that a pass is saved."""
+
+    magnet_is_sampler: bool
+    reference_is_sampler: bool
+    reference_is_magnet: bool
 
 
 @dataclass(frozen=True)
@@ -93,18 +107,31 @@ class Collector:
     sampler: Role = "current"
     critic: Critic | None = None
 
-    def collect(self, rows: Sequence[dict[str, Any]], opponents: Sequence[OpponentShare]) -> Experience:
-        """Generate, judge, and measure log-probabilities.
+    def equal_roles(self) -> EqualRoles:
+        """Compare the roles' weights; they hold until the next optimiser step or move."""
+        needs_magnet = self.method.sampled_objective.needs_magnet
+        magnet_is_sampler = needs_magnet and self.roles.same("magnet", self.sampler)
+        reference_is_sampler = self.roles.same("reference", self.sampler)
+        measured_apart = needs_magnet and not magnet_is_sampler and not reference_is_sampler
+        return EqualRoles(
+            magnet_is_sampler, reference_is_sampler, measured_apart and self.roles.same("reference", "magnet")
+        )
+
+    def begin(
+        self, rows: Sequence[dict[str, Any]], opponents: Sequence[OpponentShare], equal: EqualRoles, judging: Judging
+    ) -> PendingExperience:
+        """Generate responses to some prompts, hand them to the judge, and measure log-probabilities meanwhile.
 
         Args:
             rows: Rows of a `PromptStream`.
             opponents: Whom the responses meet.
+            equal: As `equal_roles` returned it.
+            judging: Asks the judge.
 
         Returns:
-            The experience, tensors on the CPU in float64 where they are weights or win probabilities.
+            The experience but for the judge's answers, tensors on the CPU, in float64 where they are weights.
 
         Raises:
-            JudgeError: The judge failed, or its answer is not a matrix of win probabilities.
             ConfigError: The engine cannot draw from a mixture.
         """
         positions = [int(row["position"]) for row in rows]
@@ -113,67 +140,78 @@ class Collector:
         with _timed(seconds, "rollout"):
             rollouts = self._generate(self.sampler, prompt_ids, self.group_size, positions, stream=0)
         exact = None if rollouts.weight_BG is None else torch.as_tensor(rollouts.weight_BG, dtype=torch.float64)
-        questions = _Questions(positions, [row["prompt"] for row in rows], prompt_ids, rollouts.texts, exact)
-        answers = self._meet(questions, opponents, seconds)
-        spent = answers.pop("spent") + counted_responses(rollouts.response_ids) + Ledger(prompts=len(rows))
-
+        questions = Questions(positions, [row["prompt"] for row in rows], prompt_ids, rollouts.texts, exact)
+        meeting = self._meeting(questions, opponents, seconds)
+        answers = self._ask(meeting, judging)
         with _timed(seconds, "logprobs"):
-            objective = self.method.sampled_objective
-            magnet_is_behavior = objective.needs_magnet and self.roles.same("magnet", self.sampler)
-            reference_is_behavior = self.roles.same("reference", self.sampler)
-            recorded = self.record_behavior or self.sampler != "current"
-            behavior_logp = self._role_logp(self.sampler, rollouts) if recorded else None
-            magnet_logp = None
-            if objective.needs_magnet and not magnet_is_behavior:
-                magnet_logp = self._role_logp("magnet", rollouts)
-            reference_logp = None
-            if not reference_is_behavior:
-                shared = magnet_logp is not None and self.roles.same("reference", "magnet")
-                reference_logp = magnet_logp if shared else self._role_logp("reference", rollouts)
-            values = self._values(rollouts) if self.critic is not None else None
-        return Experience(
-            positions=positions,
-            prompts=questions.prompts,
-            prompt_ids=prompt_ids,
-            response_ids=rollouts.response_ids,
-            texts=rollouts.texts,
-            truncated_BG=torch.as_tensor(rollouts.truncated_BG),
-            exact_weight_BG=exact,
-            behavior_logp_BGT=behavior_logp,
-            magnet_logp_BGT=magnet_logp,
-            reference_logp_BGT=reference_logp,
-            behavior_value_BGT=values,
-            magnet_is_behavior=magnet_is_behavior,
-            reference_is_behavior=reference_is_behavior,
-            finite=all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
-            seconds=seconds,
-            spent=spent,
-            **answers,
-        )
+            logp = self._role_logps(rollouts, equal)
+        known = {
+            "positions": positions,
+            "prompts": questions.prompts,
+            "prompt_ids": prompt_ids,
+            "response_ids": rollouts.response_ids,
+            "texts": rollouts.texts,
+            "truncated_BG": torch.as_tensor(rollouts.truncated_BG),
+            "exact_weight_BG": exact,
+            **logp,
+            "magnet_is_behavior": equal.magnet_is_sampler,
+            "reference_is_behavior": equal.reference_is_sampler,
+            "finite": all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
+            "seconds": seconds,
+            "spent": counted_responses(rollouts.response_ids) + Ledger(prompts=len(rows)),
+        }
+        return PendingExperience(known, meeting, answers, judging)
 
-    def meet_again(self, experience: Experience, opponents: Sequence[OpponentShare]) -> Experience:
-        """The same responses against other opponents.
+    def begin_again(
+        self, experience: Experience, opponents: Sequence[OpponentShare], judging: Judging
+    ) -> PendingExperience:
+        """Let the same responses meet other opponents.
 
         Args:
-            experience: What `collect` returned.
+            experience: As `begin` led to.
             opponents: Whom the responses meet now.
+            judging: Asks the judge.
 
         Returns:
-            The experience with new win probabilities and weights.
-
-        Raises:
-            JudgeError: As `collect`.
+            The experience but for its new win probabilities and weights.
         """
         seconds: dict[str, float] = {}
-        questions = _Questions(
+        questions = Questions(
             experience.positions,
             experience.prompts,
             experience.prompt_ids,
             experience.texts,
             experience.exact_weight_BG,
         )
-        answers = self._meet(questions, opponents, seconds)
-        return replace(experience, seconds=seconds, **answers)
+        meeting = self._meeting(questions, opponents, seconds)
+        known = {field.name: getattr(experience, field.name) for field in fields(experience)}
+        known |= {"seconds": seconds, "spent": Ledger()}
+        return PendingExperience(known, meeting, self._ask(meeting, judging), judging)
+
+    def _ask(self, meeting: Meeting, judging: Judging) -> Future[list[Answer]]:
+        return judging.ask(lambda: meeting.ask(self.judge, self.method), meeting.questions.prompts)
+
+    def _meeting(self, questions: Questions, opponents: Sequence[OpponentShare], seconds: dict[str, float]) -> Meeting:
+        """Draw the opponents' responses."""
+        with _timed(seconds, "rollout"):
+            drawn = [self._draw_opponents(s.role, questions) if s.role != "current" else None for s in opponents]
+        return Meeting(questions, list(zip(opponents, drawn, strict=True)))
+
+    def _role_logps(self, rollouts: Rollouts, equal: EqualRoles) -> dict[str, Tensor | None]:
+        """Fields of `Experience`: log-probabilities under the roles that differ, and the critic's values."""
+        recorded = self.record_behavior or self.sampler != "current"
+        behavior_logp = self._role_logp(self.sampler, rollouts) if recorded else None
+        magnet_logp = reference_logp = None
+        if self.method.sampled_objective.needs_magnet and not equal.magnet_is_sampler:
+            magnet_logp = self._role_logp("magnet", rollouts)
+        if not equal.reference_is_sampler:
+            reference_logp = magnet_logp if equal.reference_is_magnet else self._role_logp("reference", rollouts)
+        return {
+            "behavior_logp_BGT": behavior_logp,
+            "magnet_logp_BGT": magnet_logp,
+            "reference_logp_BGT": reference_logp,
+            "behavior_value_BGT": self._values(rollouts) if self.critic is not None else None,
+        }
 
     def moved(self, model: nn.Module, experience: Experience) -> Tensor:
         """How far a policy is from the one that sampled an experience.
@@ -198,52 +236,7 @@ class Collector:
         weight_BG = experience.response_weight_BG
         return torch.stack([(weight_BG * (1.0 - log_ratio_BG.exp()).clamp(min=0.0)).sum(), weight_BG.sum()])
 
-    def _meet(
-        self, questions: _Questions, opponents: Sequence[OpponentShare], seconds: dict[str, float]
-    ) -> dict[str, Any]:
-        """Draw the opponents' responses and ask the judge; fields of `Experience`."""
-        b, g = len(questions.prompts), len(questions.texts[0])
-        win_probs, weights, response_weights = [], [], []
-        cyclic, reward, spent = float("nan"), None, Ledger()
-        own = questions.weight_BG
-        response_weight = own if own is not None else torch.full((b, g), 1.0 / g, dtype=torch.float64)
-        for share in opponents:
-            rollouts = None
-            if share.role != "current":
-                with _timed(seconds, "rollout"):
-                    rollouts = self._draw_opponents(share.role, questions)
-            with _timed(seconds, "judge"):
-                if self.method.sampled_objective.needs_reward:
-                    reward, win_prob = self._scored(questions)
-                else:
-                    win_prob = self._judge(questions.prompts, questions.texts, rollouts)
-            if rollouts is None:
-                spent += Ledger(comparisons=counted_answers(b, g, None, rewards_only=reward is not None))
-                cyclic = float(cyclic_triple_share(win_prob)) if g >= 3 else float("nan")
-                # With a critic a response may be alone, and then ties with itself.
-                alone = g == 1 and own is None
-                weight = torch.ones(b, 1, 1, dtype=torch.float64) if alone else group_opponent_weights(own, (b, g))
-            else:
-                h = win_prob.shape[-1]
-                spent += Ledger(comparisons=counted_answers(b, g, h)) + counted_responses(rollouts.response_ids)
-                weight_BH = rollouts.weight_BG if rollouts.weight_BG is not None else np.full((b, h), 1.0 / h)
-                weight = torch.as_tensor(weight_BH, dtype=torch.float64)[:, None, :].expand(b, g, h)
-            filled, weight, heard = leave_out_unanswered(
-                torch.as_tensor(win_prob, dtype=torch.float64), weight, response_weight
-            )
-            win_probs.append(filled)
-            weights.append(share.weight * weight)
-            response_weights.append(heard)
-        return {
-            "win_prob_BGH": torch.cat(win_probs, dim=-1),
-            "opponent_weight_BGH": torch.cat(weights, dim=-1),
-            "response_weight_BG": _heard_by_all(response_weights, response_weight),
-            "cyclic_triples": cyclic,
-            "reward_BG": None if reward is None else torch.as_tensor(reward, dtype=torch.float64),
-            "spent": spent,
-        }
-
-    def _draw_opponents(self, role: OpponentRole, questions: _Questions) -> Rollouts:
+    def _draw_opponents(self, role: OpponentRole, questions: Questions) -> Rollouts:
         count = self.num_opponents if questions.weight_BG is None else self.group_size
         # Two opponents of one update must not share random numbers, nor share the responses'.
         stream = 1 + OPPONENT_ROLES.index(role)
@@ -267,39 +260,6 @@ class Collector:
         seeds = [_seed(self.seed, position, stream) for position in positions]
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
             return self.engine.generate(model, prompt_ids, count, seeds)
-
-    def _scored(self, questions: _Questions) -> tuple[np.ndarray, np.ndarray]:
-        with self._failing_as_judge():
-            return group_scores(require_scores(self.judge, self.method.name), questions.prompts, questions.texts)
-
-    @contextmanager
-    def _failing_as_judge(self) -> Iterator[None]:
-        try:
-            yield
-        except JudgeError:
-            raise
-        except Exception as error:  # a user's function may fail in any way, and the run must still be saved
-            raise JudgeError(f"judge {self.judge.name!r} failed: {type(error).__name__}: {error}") from error
-
-    def _judge(self, prompts: list[Prompt], texts: list[list[str]], opponents: Rollouts | None) -> np.ndarray:
-        against = texts if opponents is None else opponents.texts
-        expected = (len(prompts), len(texts[0]), len(against[0]))
-        with self._failing_as_judge():
-            if opponents is None:
-                win_prob = self.judge.group_win_prob(prompts, texts)
-            else:
-                win_prob = self.judge.cross_win_prob(prompts, texts, opponents.texts)
-        if win_prob.shape != expected:
-            raise JudgeError(
-                f"judge {self.judge.name!r} answered with shape {win_prob.shape}, expected {expected} "
-                "(prompts, responses, opponents); return one win probability per pair"
-            )
-        if win_prob.size and not _compared(win_prob, opponents is None).any():
-            raise JudgeError(
-                f"judge {self.judge.name!r} answered none of the pairs of {len(prompts)} prompts, so there is nothing "
-                "to learn from; look at its answers with `magnetar judge`"
-            )
-        return win_prob
 
     def _role_logp(self, role: Role, rollouts: Rollouts) -> Tensor:
         """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding."""
@@ -336,21 +296,6 @@ class Collector:
             result[part] = values
         assert result is not None
         return result
-
-
-def _compared(win_prob_BGH: np.ndarray, self_play: bool) -> np.ndarray:
-    """The win probabilities of pairs that were answered; a response is not compared with itself."""
-    if self_play:
-        win_prob_BGH = win_prob_BGH[:, ~np.eye(win_prob_BGH.shape[-1], dtype=bool)]
-    return ~np.isnan(win_prob_BGH)
-
-
-def _heard_by_all(weights: list[Tensor], whole: Tensor) -> Tensor:
-    """Weights of the responses that every opponent's part of the payoff has an answer for."""
-    heard = torch.stack([weight > 0 for weight in weights]).all(0)
-    kept = torch.where(heard, whole, 0.0)
-    total = kept.sum(-1, keepdim=True)
-    return torch.where(total > 0, kept / total.clamp(min=torch.finfo(kept.dtype).tiny), 0.0)
 
 
 @contextmanager

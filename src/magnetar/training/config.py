@@ -107,7 +107,14 @@ class NashConfig(TrainingArguments):
     temperature: float = _setting(1.0, "Sampling temperature; the policy is the model at this temperature.")
     top_p: float = _setting(1.0, "Nucleus sampling; below 1 the sampled responses are not quite the policy's.")
     top_k: int = _setting(0, "Sample among the k likeliest tokens; 0 for all.")
-    max_responses_per_pass: int | None = _setting(None, "Responses generated at a time; None for all at once.")
+    max_responses_per_pass: int | None = _setting(
+        None, "Responses generated, and judged, at a time; None for all of a micro-batch at once."
+    )
+    judge_in_background: bool | None = _setting(
+        None,
+        "Ask the judge on threads while later responses are generated and earlier ones learned from, with the same "
+        "result; by default where the judge is known to leave the training's device free, as behind an endpoint.",
+    )
 
     # Passes and memory
     logprob_layout: str = _setting("auto", "Log-probability passes: packed groups, padded rows, or auto.")

@@ -1,9 +1,13 @@
 """What one batch of prompts taught: responses, who beat whom, log-probabilities under the roles."""
 
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from magnetar.training.ledger import Ledger
 from magnetar.types import Prompt
@@ -39,7 +43,8 @@ class Experience:
         magnet_is_behavior: The magnet equals the sampling policy.
         reference_is_behavior: The reference equals the sampling policy.
         finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
-        seconds: Time of each stage.
+        seconds: Time of each stage: "rollout" and "logprobs" by the trainer, "judge" while the judge was busy with any
+            question, and "waiting", the part of that for which the trainer had nothing else to do.
         spent: What this process spent on it; booked when it was collected, so that a checkpoint's copy has none.
     """
 
@@ -70,6 +75,59 @@ class Experience:
         """Estimated payoff of each response against the opponents, as `RolloutBatch.payoff_BG`."""
         return (self.win_prob_BGH * self.opponent_weight_BGH).sum(-1)
 
+    @property
+    def trainer_seconds(self) -> float:
+        """Time that passed for the trainer; the judge's own is in it where the trainer waited."""
+        return sum(seconds for stage, seconds in self.seconds.items() if stage != "judge")
+
+    def take(self, places: Sequence[int]) -> "Experience":
+        """The same of some prompts, in the order of ``places``; time and spending are not divided, and left out."""
+        at = list(places)
+        if at == list(range(len(self.prompts))):
+            return self
+        taken = {}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                taken[name] = value[at]
+            elif isinstance(value, list):
+                taken[name] = [value[b] for b in at]
+        return replace(self, seconds={}, spent=NOTHING_SPENT, **taken)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Experience]", places: Sequence[Sequence[int]]) -> "Experience":
+        """One record of parts of a batch.
+
+        Args:
+            parts: At least one, made under the same policy.
+            places: For each part, where its prompts stand in the batch; together each place once.
+
+        Returns:
+            The prompts in the order of the batch; time and spending added up.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        order = [place for part in places for place in part]
+        back = sorted(range(len(order)), key=lambda at: order[at])
+        values: dict[str, Any] = {}
+        for name in (field.name for field in fields(cls)):
+            column = [getattr(part, name) for part in parts]
+            if isinstance(column[0], Tensor):
+                values[name] = torch.cat(_padded(column) if name.endswith("_BGT") else column)[back]
+            elif isinstance(column[0], list):
+                rows = [row for part in column for row in part]
+                values[name] = [rows[at] for at in back]
+        stages = {stage for part in parts for stage in part.seconds}
+        answered = [float(part.response_weight_BG.sum()) for part in parts]
+        return replace(
+            parts[0],
+            cyclic_triples=_mean_of_known([part.cyclic_triples for part in parts], answered),
+            finite=all(part.finite for part in parts),
+            seconds={stage: sum(part.seconds.get(stage, 0.0) for part in parts) for stage in sorted(stages)},
+            spent=sum((part.spent for part in parts), NOTHING_SPENT),
+            **values,
+        )
+
     def to_state(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spent"}
@@ -78,3 +136,15 @@ class Experience:
     def from_state(cls, state: dict[str, Any]) -> "Experience":
         """Inverse of `to_state`."""
         return cls(**state)
+
+
+def _padded(values: list[Tensor]) -> list[Tensor]:
+    """Tokens of several parts, zeros behind the shorter ones."""
+    longest = max(value.shape[-1] for value in values)
+    return [pad(value, (0, longest - value.shape[-1])) for value in values]
+
+
+def _mean_of_known(values: list[float], weights: list[float]) -> float:
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if not math.isnan(value)]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total > 0 else float("nan")

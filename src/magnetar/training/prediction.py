@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from magnetar.methods import Method
 from magnetar.modeling.roles import Roles
-from magnetar.training.collector import OpponentShare
+from magnetar.training.meeting import OpponentShare
 
 __all__ = ["OpponentPrediction"]
 
@@ -48,9 +48,9 @@ class OpponentPrediction:
         """Whether a step (from 0) of an update belongs to the second half of an extragradient one."""
         return self._method.prediction == "extragradient" and step >= self._inner_epochs
 
-    def begins_half(self, step: int) -> bool:
-        """Whether a step (from 0) of an update is the first whose payoffs are new."""
-        return step % self._inner_epochs == 0
+    def meets_anew(self, step: int) -> bool:
+        """Whether a step (from 0) of an update is one in which its responses meet other opponents than before."""
+        return self.second_half(step) and step % self._inner_epochs == 0
 
     def opponents(self, update: int, step: int) -> list[OpponentShare]:
         """Whom the responses meet.

@@ -1,6 +1,8 @@
 """The part of the trainer that saves, resumes and stops: everything that keeps a run from being lost."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.config import NashConfig
 from magnetar.training.critic import CriticTraining
 from magnetar.training.experience import Experience
+from magnetar.training.judging import Judging
 from magnetar.training.ledger import LEDGER_FILE, Ledger, write_ledger
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.spending import Spending
@@ -45,6 +48,7 @@ class ResumableTrainer(Trainer):
     _experiences: list[Experience]
     _saved_step: int
     _spending: Spending
+    _judging: Judging
 
     @property
     def ledger(self) -> Ledger:
@@ -180,7 +184,7 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             (run_dir / LEDGER_FILE).unlink(missing_ok=True)  # it says that a run is finished
         self._spending.start()
-        with self.signals.installed():
+        with self.signals.installed(), self._judge_at_rest():
             result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         ended = self.budget_reached or self.state.global_step >= self.state.max_steps
         if ended and self.args.should_save:
@@ -189,6 +193,16 @@ class ResumableTrainer(Trainer):
         if self.signals.received is not None and not ended:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
         return result
+
+    @contextmanager
+    def _judge_at_rest(self) -> Iterator[None]:
+        """Leave no question to the judge behind when training stops in the middle of a step."""
+        try:
+            yield
+        except BaseException as error:
+            # Who stops the program from outside does not wait for answers.
+            self._judging.stop(wait=isinstance(error, Exception))
+            raise
 
     def _play_no_more_than(self, steps: int) -> None:
         """Cut the stream after the first optimiser steps, since a budget is used up by them."""

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from magnetar.data import limit_prompt_length, load_prompts, render_prompts
-from magnetar.errors import CheckpointError, ConfigError, JudgeError
+from magnetar.errors import ConfigError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge, require_scores
 from magnetar.methods import MagnetClock, PolicyGradient
@@ -32,12 +32,12 @@ from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
 from magnetar.training.critic import critic_for
 from magnetar.training.experience import Experience
+from magnetar.training.gathering import GatheringTrainer, judging_for
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
 from magnetar.training.passes import PassSettings
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
-from magnetar.training.resumable import ResumableTrainer
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -46,7 +46,7 @@ from magnetar.types import Role, RolloutBatch
 __all__ = ["NashTrainer"]
 
 
-class NashTrainer(ResumableTrainer):
+class NashTrainer(GatheringTrainer):
     """Train a language model towards the Nash equilibrium of a preference game by self-play.
 
     Args:
@@ -181,13 +181,16 @@ class NashTrainer(ResumableTrainer):
             generation.top_p, generation.top_k = args.top_p, args.top_k
         self.model_accepts_loss_kwargs = False  # the objective's loss is a mean over prompts, not over tokens
         self._metrics = MeanMetrics()
-        self._experiences: list[Experience] = []
+        self._experiences = []
+        self._micro_batches = []
+        self._step_parts = None
         self._magnet_moved = False
         self._saved_step = -1
         if self.critic is not None:
             self.critic.critic.to(self.accelerator.device)
         self._spending = Spending(self.accelerator)
         self._collector = self._make_collector(tokenizer, rollout_engine)
+        self._judging = judging_for(self.judge, args, self.accelerator.device)
         self._set_up_callbacks()
 
     # ---- set-up ------------------------------------------------------------------------------------------------
@@ -223,11 +226,6 @@ class NashTrainer(ResumableTrainer):
             sampler=self._sampler,
             critic=None if self.critic is None else self.critic.critic,
         )
-
-    @property
-    def _keeps_experiences(self) -> bool:
-        """Whether a batch is looked at again after its first optimiser step."""
-        return self.plan.inner_epochs > 1 or self.method.magnet.needs_progress
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The policy's optimiser, with the critic's weights as a group of their own."""
@@ -288,71 +286,33 @@ class NashTrainer(ResumableTrainer):
     # ---- one step ----------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Collect (or reuse) the experience of these prompts and accumulate its gradient, pass by pass."""
+        """Accumulate the gradient of a micro-batch, pass by pass, as soon as its parts are generated and judged."""
         model.train()
-        experience = self._experience_for(inputs)
-        started = time.perf_counter()
-        parts = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
-        total = torch.zeros((), device=self.accelerator.device)
-        for number, part in enumerate(parts):
-            # Gradients are exchanged between processes with the last pass only.
-            last = number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, {"experience": experience, "part": part})
-                loss = loss * len(part) / (len(experience.prompts) * self.current_gradient_accumulation_steps)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        self._check_finite(bool(torch.isfinite(total)), f"loss is {float(total)}", experience.positions)
-        seconds = time.perf_counter() - started
+        total, seconds = self._accumulate(model, inputs)
+        self._check_finite(
+            bool(torch.isfinite(total)), f"loss is {float(total)}", [int(row["position"]) for row in inputs]
+        )
         self._metrics.add("seconds_update", seconds, 1.0)
         self._metrics.add("tokens_per_second", 0.0, seconds)
         return total
 
-    def _experience_for(self, inputs: list[dict[str, Any]]) -> Experience:
-        """Fresh experience in the first inner epoch of an update, the same again in the later ones."""
-        positions = [int(row["position"]) for row in inputs]
-        if self.inner_epoch > 0:
-            for number, experience in enumerate(self._experiences):
-                if experience.positions == positions:
-                    self._experiences[number] = self.last_experience = self._continued(experience)
-                    return self.last_experience
-            raise CheckpointError(f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint")
-        if self._experiences and self._experiences[0].positions[0] // self.plan.prompts_per_update != self.update - 1:
-            self._experiences = []
-        if self._keeps_behavior and not self._experiences:
-            self.roles.move("behavior", "current")
-        experience = self._asked(lambda: self._collector.collect(inputs, self.prediction.opponents(self.update, 0)))
-        self._check_finite(experience.finite, "probabilities of sampled tokens are not finite", positions)
-        if self._keeps_experiences:
-            self._experiences.append(experience)
-        self.last_experience = experience
-        self._spending.add(experience.spent)
-        self._log_experience(experience)
-        return experience
-
-    def _continued(self, experience: Experience) -> Experience:
-        """What a later optimiser step of an update learns from: the same, or the same against the look-ahead policy."""
-        step = self.inner_epoch
-        if not (self.prediction.second_half(step) and self.prediction.begins_half(step)):
-            return experience
-        opponents = self.prediction.opponents(self.update, step)
-        met = self._asked(lambda: self._collector.meet_again(experience, opponents))
-        self._spending.add(met.spent)
-        self._log_stages(met)
-        payoff_B = (met.response_weight_BG * met.payoff_BG).sum(-1)
-        self._metrics.add("payoff_lookahead", float(payoff_B.sum()), float(met.response_weight_BG.sum()))
-        return met
-
-    def _asked(self, collect: Callable[[], Experience]) -> Experience:
-        """Experience that the judge is asked about; all processes stop together when the judge of one fails."""
-        experience = failure = None
-        try:
-            experience = collect()
-        except JudgeError as error:
-            failure = error
-        self._check_judge(failure)
-        return cast(Experience, experience)
+    def _accumulate(self, model: nn.Module, inputs: list[dict[str, Any]]) -> tuple[Tensor, float]:
+        """The loss of a micro-batch, whose gradient is added up, and the time that this took."""
+        total, seconds = torch.zeros((), device=self.accelerator.device), 0.0
+        for experience, last in self._parts(inputs):
+            started = time.perf_counter()
+            passes = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
+            for number, places in enumerate(passes):
+                # Gradients are exchanged between processes with the last pass only.
+                exchange = last and number == len(passes) - 1
+                with nullcontext() if exchange else self.accelerator.no_sync(model):
+                    with self.compute_loss_context_manager():
+                        loss = self.compute_loss(model, {"experience": experience, "part": places})
+                    loss = loss * len(places) / (len(inputs) * self.current_gradient_accumulation_steps)
+                    self.accelerator.backward(loss)
+                total += loss.detach()
+            seconds += time.perf_counter() - started
+        return total, seconds
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -457,35 +417,6 @@ class NashTrainer(ResumableTrainer):
         return full
 
     # ---- metrics -----------------------------------------------------------------------------------------------
-
-    def _log_experience(self, experience: Experience) -> None:
-        weight_BG = experience.response_weight_BG
-        payoff_BG = experience.payoff_BG
-        mean_B = (weight_BG * payoff_BG).sum(-1)
-        spread_B = (weight_BG * (payoff_BG - mean_B[:, None]) ** 2).sum(-1).sqrt()
-        lengths_BG = torch.tensor([[len(r) for r in group] for group in experience.response_ids], dtype=torch.float64)
-        prompts = float(weight_BG.sum())  # those of which the judge answered something
-        values = {
-            "payoff_mean": mean_B,
-            "payoff_std": spread_B,
-            "response_tokens": (weight_BG * lengths_BG).sum(-1),
-            "truncated": (weight_BG * experience.truncated_BG).sum(-1),
-        }
-        for name, value_B in values.items():
-            self._metrics.add(name, float(value_B.sum()), prompts)
-        if not math.isnan(experience.cyclic_triples):
-            self._metrics.add("cyclic_triples", experience.cyclic_triples * prompts, prompts)
-        self._log_stages(experience)
-
-    def _log_stages(self, experience: Experience) -> None:
-        lengths_BG = torch.tensor([[len(r) for r in group] for group in experience.response_ids], dtype=torch.float64)
-        for stage, seconds in experience.seconds.items():
-            self._metrics.add(f"seconds_{stage}", seconds, 1.0)
-        # A mean whose weights are seconds: response tokens over the time that all stages took.
-        self._metrics.add("tokens_per_second", float(lengths_BG.sum()), sum(experience.seconds.values()))
-        for name, value in self.judge.stats().items():
-            if math.isfinite(value):
-                self._metrics.add(f"judge/{name}", value, 1.0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last line, over all processes; see the class of metrics in the docs."""

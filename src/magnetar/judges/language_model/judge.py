@@ -101,6 +101,15 @@ class LanguageModelJudge(Judge):
         """Whether a pair is masked when the reply to it cannot be read."""
         return self.on_unreadable == "mask"
 
+    @property
+    def calls_at_once(self) -> int:  # type: ignore[override]
+        """As many as the model gains by."""
+        return self.backend.calls_at_once
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the model runs elsewhere."""
+        return self.backend.leaves_free(device)
+
     def with_defence(self, defence: bool) -> "LanguageModelJudge":
         """Return the same judge, on the same model, with the defence on or off."""
         return LanguageModelJudge(

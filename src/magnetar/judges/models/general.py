@@ -13,6 +13,7 @@ from magnetar.judges.models.card import card_of_kind
 from magnetar.judges.models.classifier import SequenceClassifier, reading_summary
 from magnetar.judges.pointwise import PointwiseJudge
 from magnetar.judges.prompts import response_text
+from magnetar.modeling.devices import are_apart
 from magnetar.modeling.general_preference import skew_score, unit_length
 from magnetar.types import Prompt
 
@@ -57,6 +58,10 @@ class GeneralPreferenceJudge(PointwiseJudge):
         self.temperature = check_temperature(temperature)
         self.normalize = normalize
         self.name = name
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the model runs elsewhere."""
+        return are_apart(self.classifier.model.device, device)
 
     @classmethod
     def from_pretrained(

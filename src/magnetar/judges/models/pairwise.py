@@ -13,6 +13,7 @@ from magnetar.judges.base import Judge, collect
 from magnetar.judges.checks import FloatArray, IndexArray
 from magnetar.judges.models.card import card_of_kind
 from magnetar.judges.models.classifier import SequenceClassifier, reading_summary
+from magnetar.modeling.devices import are_apart
 from magnetar.types import Prompt
 
 __all__ = ["DEFAULT_TEMPLATE", "PairwiseModelJudge"]
@@ -60,6 +61,10 @@ class PairwiseModelJudge(Judge):
         self.template = template
         self.first_label = first_label
         self.name = name
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the model runs elsewhere."""
+        return are_apart(self.classifier.model.device, device)
 
     @classmethod
     def from_pretrained(

@@ -11,6 +11,7 @@ from magnetar.judges.models.card import card_of_kind
 from magnetar.judges.models.classifier import SequenceClassifier, reading_summary
 from magnetar.judges.pointwise import ScalarJudge
 from magnetar.judges.prompts import response_text
+from magnetar.modeling.devices import are_apart
 from magnetar.types import Prompt
 
 __all__ = ["RewardModelJudge"]
@@ -53,6 +54,10 @@ class RewardModelJudge(ScalarJudge):
         self.temperature = check_temperature(temperature)
         self.sign = -1.0 if lower_is_better else 1.0
         self.name = name
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the model runs elsewhere."""
+        return are_apart(self.classifier.model.device, device)
 
     @classmethod
     def from_pretrained(

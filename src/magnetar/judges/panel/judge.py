@@ -12,6 +12,7 @@ from magnetar.judges.panel.annotators import ANNOTATORS, defects
 from magnetar.judges.panel.features import FeatureExtractor
 from magnetar.judges.pointwise import PointwiseJudge
 from magnetar.judges.prompts import last_question
+from magnetar.modeling.devices import are_apart
 from magnetar.types import Prompt
 
 __all__ = ["PanelJudge"]
@@ -44,6 +45,10 @@ class PanelJudge(PointwiseJudge):
             MissingDependencyError: If a package of the extra `panel` is missing.
         """
         self._read = FeatureExtractor(device)
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the sentence embedder runs elsewhere."""
+        return are_apart(self._read.device, device)
 
     def annotator_scores(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, FloatArray]:
         """Score N responses by each annotator.

@@ -39,6 +39,8 @@ def Cached(judge: Judge, path: str | Path) -> Judge:
 class _KeptAnswers(Relay):
     """Answers from a store what it holds, and keeps there what the judge answers."""
 
+    for_threads = True
+
     def __init__(self, store: AnswerStore, identity: str) -> None:
         self.store = store
         self.identity = identity

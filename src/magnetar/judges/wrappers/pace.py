@@ -1,5 +1,6 @@
 """How fast and how many at a time a judge is asked."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -63,8 +64,13 @@ def check_rate(requests_per_minute: float) -> float:
     return float(requests_per_minute)
 
 
+_TAKING = threading.Lock()
+
+
 class _Calls(Relay):
     """Cuts questions into calls by length."""
+
+    for_threads = True
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -80,6 +86,8 @@ class _Calls(Relay):
 
 class _TokenBucket(Relay):
     """Lets questions through at a rate, at most as many at once as the bucket holds."""
+
+    for_threads = True
 
     def __init__(
         self,
@@ -102,14 +110,21 @@ class _TokenBucket(Relay):
                 yield index[part], rows
 
     def _take(self, amount: int) -> float:
-        """Wait until the bucket holds this many tokens, take them, and return the seconds waited."""
+        """Take this many tokens, wait until the bucket would have held them, and return the seconds waited.
+
+        What is taken before it is there is a debt, so that callers from several threads wait one after another.
+        """
         started = self._clock()
-        self._fill(started)
-        while self._tokens < amount - 1e-9:  # the sum of many additions may fall short of a whole number
-            self._sleep((amount - self._tokens) / self.per_second)
-            self._fill(self._clock())
-        self._tokens -= amount
-        return self._filled_at - started
+        with _TAKING:
+            self._fill(started)
+            self._tokens -= amount
+            # The sum of many additions may fall short of a whole number.
+            due = started if self._tokens > -1e-9 else started - self._tokens / self.per_second
+        now = started
+        while now < due:
+            self._sleep(due - now)
+            now = self._clock()
+        return now - started
 
     def _fill(self, now: float) -> None:
         self._tokens = min(float(self.burst), self._tokens + (now - self._filled_at) * self.per_second)

@@ -9,6 +9,7 @@ of a pointwise judge, ``{"judge": ID, "prompt": ..., "response": ..., "features"
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = ["FORMAT", "PAIRS", "RESPONSES", "Recorded", "RecordedJudge", "recorde
 FORMAT = 1
 PAIRS, RESPONSES = "pairs", "responses"
 ID_DIGITS = 12
+_WRITING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def recorded_judge(judge: Judge, symmetrized: bool = False) -> RecordedJudge:
 class _Recorder(Relay):
     """Writes a line for each answer that passes."""
 
+    for_threads = True
+
     def __init__(self, path: Path, about: RecordedJudge) -> None:
         self.path = path
         self.about = about
@@ -124,6 +128,10 @@ class _Recorder(Relay):
 
     def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Write whole lines by one call each time, so that processes which share the file do not mix theirs."""
+        with _WRITING:
+            self._append_alone(lines)
+
+    def _append_alone(self, lines: Sequence[Mapping[str, Any]]) -> None:
         try:
             if self._begun_by != os.getpid():
                 self.path.parent.mkdir(parents=True, exist_ok=True)

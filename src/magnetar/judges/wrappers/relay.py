@@ -50,7 +50,13 @@ Count: TypeAlias = Callable[[str, float], None]
 
 
 class Relay(ABC):
-    """One thing done to questions on their way to a judge, or to answers on their way back."""
+    """One thing done to questions on their way to a judge, or to answers on their way back.
+
+    Attributes:
+        for_threads: Whether several threads may pass questions on at the same time.
+    """
+
+    for_threads: bool = False
 
     @abstractmethod
     def pass_on(self, questions: Questions, ask: Ask, count: Count) -> Answers:
@@ -74,6 +80,15 @@ class _Relayed(Judge):
         self.relays = tuple(relays)
         self.name = judge.name
         self.may_abstain = judge.may_abstain
+
+    @property
+    def calls_at_once(self) -> int:  # type: ignore[override]
+        """As many as of the judge inside, where all relays are made for threads."""
+        return self.judge.calls_at_once if all(relay.for_threads for relay in self.relays) else 1
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the judge inside does."""
+        return self.judge.leaves_free(device)
 
     def identity(self) -> str:
         """Identity of the judge inside: relays change no answer."""

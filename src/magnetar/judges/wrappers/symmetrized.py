@@ -31,6 +31,15 @@ class Symmetrized(Judge):
         self.name = judge.name
         self.may_abstain = judge.may_abstain
 
+    @property
+    def calls_at_once(self) -> int:  # type: ignore[override]
+        """As many as of the judge inside."""
+        return self.judge.calls_at_once
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the judge inside does."""
+        return self.judge.leaves_free(device)
+
     def _identity(self) -> Mapping[str, Any]:
         return {"inner": self.judge.identity()}
 

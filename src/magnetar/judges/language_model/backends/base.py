@@ -57,9 +57,15 @@ class Backend(ABC):
 
     Attributes:
         model: Name of the model.
+        calls_at_once: How many calls of `replies`, from different threads, gain by being open at the same time.
     """
 
     model: str
+    calls_at_once: int = 1
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the model surely does not run on a device; see `Judge.leaves_free`."""
+        return False
 
     @abstractmethod
     def replies(self, questions: Sequence[Sequence[Message]], asking: Asking) -> Iterator[tuple[int, Reply]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from magnetar.judges.language_model.backends.failures import Failure, failure_of
 from magnetar.judges.language_model.backends.pacing import Budget, Pace, backoff_seconds
 from magnetar.judges.language_model.backends.running import iterate
 from magnetar.judges.language_model.backends.settings import EndpointSettings, check_endpoint
+from magnetar.judges.language_model.backends.slots import Slots
 from magnetar.types import Message
 
 __all__ = ["EndpointBackend"]
@@ -21,6 +23,7 @@ BYTES_PER_TOKEN = 3
 LONGEST_PAUSE_SECONDS = 600.0
 """Longest wait that a server may ask for before it counts as gone."""
 
+_NOTING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +55,11 @@ class _Call:
 
 
 class EndpointBackend(Backend):
-    """A model behind an endpoint, asked through the `openai` client with bounded concurrency."""
+    """A model behind an endpoint, asked through the `openai` client with bounded concurrency.
+
+    All calls together have at most `concurrency` requests open, so that calls of several threads keep the endpoint busy
+    from the last requests of one to the first of the next, and no busier than one call would.
+    """
 
     def __init__(self, model: str, settings: EndpointSettings | None = None) -> None:
         """Take a model's name.
@@ -70,9 +77,19 @@ class EndpointBackend(Backend):
         check_endpoint(self.settings)
         self._budget = Budget(self.settings.max_calls, self.settings.max_tokens_total)
         self._pace = Pace(self.settings.requests_per_minute)
+        self._slots = Slots(self.settings.concurrency)
         self._no_logprobs = False
         self._length_field = "max_tokens"
         self._tokenizer: Any = None
+
+    @property
+    def calls_at_once(self) -> int:  # type: ignore[override]
+        """As many as there may be requests."""
+        return self.settings.concurrency
+
+    def leaves_free(self, device: str) -> bool:
+        """Always: the work is a server's."""
+        return True
 
     def identity(self) -> Mapping[str, Any]:
         """Model, endpoint and sampling; how fast and how often it is asked decides no answer."""
@@ -117,12 +134,14 @@ class EndpointBackend(Backend):
         async def work(call: _Call) -> None:
             nonlocal answered
             try:
-                for at, question in left:
-                    reply = await self._ask(question, call)
-                    answered += 1
-                    put(("reply", at, reply))
-                    if call.failed is not None or asking.enough.is_set():
-                        return
+                # A slot is held until no question is left: of several calls the first has all, then the next.
+                async with self._slots.one():
+                    for at, question in left:
+                        reply = await self._ask(question, call)
+                        answered += 1
+                        put(("reply", at, reply))
+                        if call.failed is not None or asking.enough.is_set():
+                            return
             except JudgeError as error:
                 call.fail(error)
 
@@ -252,8 +271,9 @@ class EndpointBackend(Backend):
                 f"{self._words} leaves out the log-probabilities; use logprobs='auto' to read its text instead, or a "
                 "server that offers them"
             )
-        if not self._no_logprobs:
-            self._no_logprobs = True
+        with _NOTING:
+            known, self._no_logprobs = self._no_logprobs, True
+        if not known:
             call.count("logprobs_refused")
             _log.warning(
                 "%s %s log-probabilities; from now on its verdicts are read from its text (0, 1 or a tie)",

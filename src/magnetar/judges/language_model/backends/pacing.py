@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 
 from magnetar.errors import JudgeError
@@ -10,6 +11,8 @@ __all__ = ["Budget", "Pace", "backoff_seconds"]
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
+# Calls of a judge may come from several threads; one lock for all, since additions are short.
+_LOCK = threading.Lock()
 
 
 def backoff_seconds(attempt: int, draw: float | None = None) -> float:
@@ -31,6 +34,8 @@ def backoff_seconds(attempt: int, draw: float | None = None) -> float:
 class Budget:
     """What may be spent over the life of a judge; a request is only sent when its largest cost still fits.
 
+    Calls in several threads share it.
+
     Attributes:
         calls: Requests sent.
         tokens: Tokens used by finished requests.
@@ -51,22 +56,29 @@ class Budget:
         Raises:
             JudgeError: If they do not fit, even after the requests now open have returned what they did not use.
         """
-        if self.max_calls is not None and self.calls >= self.max_calls:
-            raise JudgeError(
-                f"the budget of max_calls = {self.max_calls} requests is used up; what was answered is kept where a "
-                "cache is used; raise max_calls to go on"
-            )
-        while self.max_tokens is not None and self.tokens + self._reserved + tokens > self.max_tokens:
-            if not self._open:
-                raise JudgeError(
-                    f"the budget of max_tokens_total = {self.max_tokens} tokens has {self.max_tokens - self.tokens} "
-                    f"left, and the next request may use {tokens}; what was answered is kept where a cache is used; "
-                    "raise max_tokens_total to go on"
-                )
+        while not self._reserved_now(tokens):
             await asyncio.sleep(0.02)
-        self.calls += 1
-        self._open += 1
-        self._reserved += tokens
+
+    def _reserved_now(self, tokens: int) -> bool:
+        """Reserve at once, or not, where open requests may return what they do not use."""
+        with _LOCK:
+            if self.max_calls is not None and self.calls >= self.max_calls:
+                raise JudgeError(
+                    f"the budget of max_calls = {self.max_calls} requests is used up; what was answered is kept where "
+                    "a cache is used; raise max_calls to go on"
+                )
+            if self.max_tokens is not None and self.tokens + self._reserved + tokens > self.max_tokens:
+                if not self._open:
+                    raise JudgeError(
+                        f"the budget of max_tokens_total = {self.max_tokens} tokens has "
+                        f"{self.max_tokens - self.tokens} left, and the next request may use {tokens}; what was "
+                        "answered is kept where a cache is used; raise max_tokens_total to go on"
+                    )
+                return False
+            self.calls += 1
+            self._open += 1
+            self._reserved += tokens
+            return True
 
     def settle(self, reserved: int, used: int) -> None:
         """Put back what a finished request did not use.
@@ -75,9 +87,10 @@ class Budget:
             reserved: What was reserved for it.
             used: Tokens it used.
         """
-        self._open -= 1
-        self._reserved -= reserved
-        self.tokens += used
+        with _LOCK:
+            self._open -= 1
+            self._reserved -= reserved
+            self.tokens += used
 
 
 class Pace:
@@ -91,14 +104,16 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """Let nobody send a request for so long."""
-        self._pause_until = max(self._pause_until, time.monotonic() + seconds)
+        with _LOCK:
+            self._pause_until = max(self._pause_until, time.monotonic() + seconds)
 
     async def turn(self) -> None:
         """Wait until a request may be sent."""
         if self.spacing_seconds:
             # The slot is taken before waiting, so that two that wait do not take the same.
-            slot = max(self._next, time.monotonic())
-            self._next = slot + self.spacing_seconds
+            with _LOCK:
+                slot = max(self._next, time.monotonic())
+                self._next = slot + self.spacing_seconds
             await asyncio.sleep(slot - time.monotonic())
         while (left := self._pause_until - time.monotonic()) > 0.0:
             await asyncio.sleep(left)

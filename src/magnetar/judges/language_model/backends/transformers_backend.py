@@ -13,6 +13,7 @@ from magnetar.errors import JudgeError
 from magnetar.judges.language_model.answers import choice_of_token
 from magnetar.judges.language_model.backends.base import Asking, Backend, Reply
 from magnetar.judges.language_model.templates import Choices
+from magnetar.modeling.devices import are_apart
 from magnetar.types import Message
 
 __all__ = ["TransformersBackend"]
@@ -63,6 +64,10 @@ class TransformersBackend(Backend):
         layers = getattr(model.config.get_text_config(), "layer_types", None) or ()
         self._can_share = all(kind == "full_attention" for kind in layers)
         self._choice_ids: dict[Choices, torch.Tensor] = {}
+
+    def leaves_free(self, device: str) -> bool:
+        """Whether the model runs elsewhere."""
+        return are_apart(self.network.device, device)
 
     @classmethod
     def from_pretrained(
