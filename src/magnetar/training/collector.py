@@ -75,6 +75,7 @@ class Collector:
         num_opponents: Responses of each opponent role to each prompt, when it is not the group itself.
         seed: Of the run; with a prompt's position it seeds that prompt's responses.
         record_behavior: Whether the sampling policy's log-probabilities are needed later (several optimiser steps).
+        reused: Whether a batch is learned from when the policy is no longer the one that sampled it.
         sampler: The role that responses are drawn from: "current", or "behavior" where that lasts a round.
         critic: Values the states; None for a method without one.
         autocast: Context of mixed precision.
@@ -90,6 +91,7 @@ class Collector:
     seed: int
     record_behavior: bool
     autocast: _Autocast
+    reused: bool = False
     sampler: Role = "current"
     critic: Critic | None = None
 
@@ -122,15 +124,23 @@ class Collector:
             magnet_is_behavior = objective.needs_magnet and self.roles.same("magnet", self.sampler)
             reference_is_behavior = self.roles.same("reference", self.sampler)
             recorded = self.record_behavior or self.sampler != "current"
-            behavior_logp = self._role_logp(self.sampler, rollouts) if recorded else None
+            by_behavior, by_magnet = self._roles_with_states(magnet_is_behavior)
+            behavior_logp: Tensor | None = None
+            states: dict[str, list[Tensor]] = {}
+            if recorded:
+                shared = by_magnet and magnet_is_behavior
+                behavior_logp, kept = self._role_logp(self.sampler, rollouts, states=by_behavior or shared)
+                states |= ({"behavior": kept} if by_behavior else {}) | ({"magnet": kept} if shared else {})
             magnet_logp = None
             if objective.needs_magnet and not magnet_is_behavior:
-                magnet_logp = self._role_logp("magnet", rollouts)
+                magnet_logp, kept = self._role_logp("magnet", rollouts, states=by_magnet)
+                states |= {"magnet": kept} if by_magnet else {}
             reference_logp = None
             if not reference_is_behavior:
                 shared = magnet_logp is not None and self.roles.same("reference", "magnet")
-                reference_logp = magnet_logp if shared else self._role_logp("reference", rollouts)
-            values = self._values(rollouts) if self.critic is not None else None
+                reference_logp = magnet_logp if shared else self._role_logp("reference", rollouts)[0]
+            # With one optimiser step they are those of its own pass.
+            values = self._values(rollouts) if self.critic is not None and self.record_behavior else None
         return Experience(
             positions=positions,
             prompts=questions.prompts,
@@ -147,6 +157,7 @@ class Collector:
             reference_is_behavior=reference_is_behavior,
             finite=all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
             seconds=seconds,
+            states=states,
             spent=spent,
             **answers,
         )
@@ -301,14 +312,32 @@ class Collector:
             )
         return win_prob
 
-    def _role_logp(self, role: Role, rollouts: Rollouts) -> Tensor:
-        """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding."""
+    def _roles_with_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:
+        """Whether exact KL divergences to the sampling policy and to the magnet will need what their passes read."""
+        objective = self.method.sampled_objective
+        # To a policy that is still the same the divergence is zero, and so is its gradient.
+        behavior = objective.needs_behavior_distribution and self.reused
+        magnet = objective.needs_magnet_distribution and (self.reused or not magnet_is_behavior)
+        return behavior and self.passes.chunked, magnet and self.passes.chunked
+
+    def _role_logp(self, role: Role, rollouts: Rollouts, *, states: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding.
+
+        With ``states`` also what the output layer read, for each prompt, on the CPU.
+        """
+        kept: list[Tensor] = []
+
+        def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
+            out = self.passes.run(model, prompt_ids, response_ids, entropy=False, states=states)
+            if out.hidden_NH is not None:
+                tokens = [sum(len(response) for response in group) for group in response_ids]
+                kept.extend(part.cpu() for part in out.hidden_NH.split(tokens))
+            return out.logp_BGT
+
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
-
-            def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
-                return self.passes.run(model, prompt_ids, response_ids, entropy=False).logp_BGT
-
-            return self._in_passes(rollouts.prompt_ids, rollouts.response_ids, logp)
+            values = self._in_passes(rollouts.prompt_ids, rollouts.response_ids, logp)
+        order = [b for part in self.passes.micro_batches(rollouts.prompt_ids, rollouts.response_ids) for b in part]
+        return values, [part for _, part in sorted(zip(order, kept, strict=False), key=lambda pair: pair[0])]
 
     def _values(self, rollouts: Rollouts) -> Tensor:
         """The critic's values of the responses' states, (B, G, T) on the CPU, zero at padding."""

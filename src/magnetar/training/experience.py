@@ -1,6 +1,6 @@
 """What one batch of prompts taught: responses, who beat whom, log-probabilities under the roles."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
@@ -35,11 +35,14 @@ class Experience:
         magnet_logp_BGT: Under the magnet; None when not needed or when the magnet is the sampling policy.
         reference_logp_BGT: Under the reference; None when it is the sampling policy.
         reward_BG: Scores of the responses; None for a method that learns from preferences.
-        behavior_value_BGT: Values by the critic at sampling; None for a method without a critic.
+        behavior_value_BGT: Values by the critic at sampling; None for a method without a critic, and when the batch has
+            one optimiser step, whose own values they are.
         magnet_is_behavior: The magnet equals the sampling policy.
         reference_is_behavior: The reference equals the sampling policy.
         finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
         seconds: Time of each stage.
+        states: What the output layer read at the response tokens in the one pass of a frozen role, by role and prompt,
+            shape (tokens, width); only of roles to which exact KL divergences are needed.
         spent: What this process spent on it; booked when it was collected, so that a checkpoint's copy has none.
     """
 
@@ -63,6 +66,7 @@ class Experience:
     reference_is_behavior: bool
     finite: bool
     seconds: dict[str, float]
+    states: dict[str, list[Tensor]] = field(default_factory=dict)
     spent: Ledger = NOTHING_SPENT
 
     @property
@@ -72,7 +76,7 @@ class Experience:
 
     def to_state(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spent"}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "spent"}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Experience":
