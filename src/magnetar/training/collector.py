@@ -16,6 +16,7 @@ from magnetar.errors import ConfigError, JudgeError
 from magnetar.judges import Judge, cyclic_triple_share, group_scores, require_scores
 from magnetar.methods import Method, group_opponent_weights, leave_out_unanswered
 from magnetar.modeling.critic import Critic
+from magnetar.modeling.modes import eval_mode
 from magnetar.modeling.roles import Roles
 from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts
 from magnetar.training.experience import Experience
@@ -74,7 +75,8 @@ class Collector:
         group_size: Responses to each prompt.
         num_opponents: Responses of each opponent role to each prompt, when it is not the group itself.
         seed: Of the run; with a prompt's position it seeds that prompt's responses.
-        record_behavior: Whether the sampling policy's log-probabilities are needed later (several optimiser steps).
+        record_behavior: Whether the sampling policy's log-probabilities are needed later (several optimiser steps);
+            where it is the current policy, the pass of the first step fills them in.
         reused: Whether a batch is learned from when the policy is no longer the one that sampled it.
         sampler: The role that responses are drawn from: "current", or "behavior" where that lasts a round.
         critic: Values the states; None for a method without one.
@@ -123,24 +125,22 @@ class Collector:
             objective = self.method.sampled_objective
             magnet_is_behavior = objective.needs_magnet and self.roles.same("magnet", self.sampler)
             reference_is_behavior = self.roles.same("reference", self.sampler)
-            recorded = self.record_behavior or self.sampler != "current"
-            by_behavior, by_magnet = self._roles_with_states(magnet_is_behavior)
-            behavior_logp: Tensor | None = None
-            states: dict[str, list[Tensor]] = {}
-            if recorded:
-                shared = by_magnet and magnet_is_behavior
-                behavior_logp, kept = self._role_logp(self.sampler, rollouts, states=by_behavior or shared)
-                states |= ({"behavior": kept} if by_behavior else {}) | ({"magnet": kept} if shared else {})
-            magnet_logp = None
+            by_behavior, by_magnet = self._needs_states(magnet_is_behavior)
+            shared = by_magnet and magnet_is_behavior
+            behavior_logp = states = values = None
+            if self.sampler != "current":
+                behavior_logp, states = self._role_pass(self.sampler, rollouts, states=by_behavior or shared)
+                values = self._values(rollouts) if self.critic is not None else None
+            elif self.record_behavior:  # the first optimiser step's pass fills these in
+                behavior_logp, states = _unknown(rollouts), [torch.empty(0)] * len(rows)
+                values = _unknown(rollouts) if self.critic is not None else None
+            magnet_logp, magnet_states = None, states if shared else None
             if objective.needs_magnet and not magnet_is_behavior:
-                magnet_logp, kept = self._role_logp("magnet", rollouts, states=by_magnet)
-                states |= {"magnet": kept} if by_magnet else {}
+                magnet_logp, magnet_states = self._role_pass("magnet", rollouts, states=by_magnet)
             reference_logp = None
             if not reference_is_behavior:
                 shared = magnet_logp is not None and self.roles.same("reference", "magnet")
-                reference_logp = magnet_logp if shared else self._role_logp("reference", rollouts)[0]
-            # With one optimiser step they are those of its own pass.
-            values = self._values(rollouts) if self.critic is not None and self.record_behavior else None
+                reference_logp = magnet_logp if shared else self._role_pass("reference", rollouts)[0]
         return Experience(
             positions=positions,
             prompts=questions.prompts,
@@ -157,7 +157,8 @@ class Collector:
             reference_is_behavior=reference_is_behavior,
             finite=all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
             seconds=seconds,
-            states=states,
+            behavior_states=states if by_behavior else None,
+            magnet_states=magnet_states,
             spent=spent,
             **answers,
         )
@@ -205,7 +206,8 @@ class Collector:
         def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
             return self.passes.run(model, prompt_ids, response_ids, entropy=False).logp_BGT
 
-        log_ratio_BG = (self._in_passes(*rollouts, logp) - experience.behavior_logp_BGT).sum(-1).double()
+        with eval_mode(model):
+            log_ratio_BG = (self._in_passes(*rollouts, logp) - experience.behavior_logp_BGT).sum(-1).double()
         weight_BG = experience.response_weight_BG
         return torch.stack([(weight_BG * (1.0 - log_ratio_BG.exp()).clamp(min=0.0)).sum(), weight_BG.sum()])
 
@@ -312,7 +314,7 @@ class Collector:
             )
         return win_prob
 
-    def _roles_with_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:
+    def _needs_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:
         """Whether exact KL divergences to the sampling policy and to the magnet will need what their passes read."""
         objective = self.method.sampled_objective
         # To a policy that is still the same the divergence is zero, and so is its gradient.
@@ -320,30 +322,33 @@ class Collector:
         magnet = objective.needs_magnet_distribution and (self.reused or not magnet_is_behavior)
         return behavior and self.passes.chunked, magnet and self.passes.chunked
 
-    def _role_logp(self, role: Role, rollouts: Rollouts, *, states: bool = False) -> tuple[Tensor, list[Tensor]]:
+    def _role_pass(self, role: Role, rollouts: Rollouts, *, states: bool = False) -> tuple[Tensor, list[Tensor] | None]:
         """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding.
 
         With ``states`` also what the output layer read, for each prompt, on the CPU.
         """
-        kept: list[Tensor] = []
+        read: list[Tensor] = []
 
         def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
             out = self.passes.run(model, prompt_ids, response_ids, entropy=False, states=states)
             if out.hidden_NH is not None:
-                tokens = [sum(len(response) for response in group) for group in response_ids]
-                kept.extend(part.cpu() for part in out.hidden_NH.split(tokens))
+                read.extend(
+                    part.cpu() for part in out.hidden_NH.split([sum(map(len, group)) for group in response_ids])
+                )
             return out.logp_BGT
 
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
             values = self._in_passes(rollouts.prompt_ids, rollouts.response_ids, logp)
+        if not states:
+            return values, None
         order = [b for part in self.passes.micro_batches(rollouts.prompt_ids, rollouts.response_ids) for b in part]
-        return values, [part for _, part in sorted(zip(order, kept, strict=False), key=lambda pair: pair[0])]
+        return values, [read[order.index(b)] for b in range(len(order))]
 
     def _values(self, rollouts: Rollouts) -> Tensor:
         """The critic's values of the responses' states, (B, G, T) on the CPU, zero at padding."""
         critic = self.critic
         assert critic is not None
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), eval_mode(critic), self.autocast():
             return self._in_passes(
                 rollouts.prompt_ids, rollouts.response_ids, lambda p, r: self.passes.values(critic, p, r)
             )
@@ -365,6 +370,12 @@ class Collector:
             result[part] = values
         assert result is not None
         return result
+
+
+def _unknown(rollouts: Rollouts) -> Tensor:
+    """A place for one number for each response token, (B, G, T)."""
+    longest = max(len(tokens) for group in rollouts.response_ids for tokens in group)
+    return torch.zeros(len(rollouts.response_ids), len(rollouts.response_ids[0]), longest, dtype=torch.float64)
 
 
 def _compared(win_prob_BGH: np.ndarray, self_play: bool) -> np.ndarray:

@@ -1,12 +1,13 @@
 """What one batch of prompts taught: responses, who beat whom, log-probabilities under the roles."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
 from magnetar.training.ledger import Ledger
-from magnetar.types import Prompt
+from magnetar.types import Prompt, Role
 
 __all__ = ["Experience"]
 
@@ -31,18 +32,20 @@ class Experience:
         response_weight_BG: Weights of the responses; rows sum to one, or to zero where nothing was answered.
         cyclic_triples: Share of response triples with a cyclic majority; NaN when there is none to look at, or the
             opponents are another role.
-        behavior_logp_BGT: Under the sampling policy; None when it is the policy of the only optimiser step.
+        behavior_logp_BGT: Under the sampling policy; None when it is the policy of the only optimiser step. Where it is
+            the policy of the first of several, that step's pass fills it in (`record`), and nothing is computed twice.
         magnet_logp_BGT: Under the magnet; None when not needed or when the magnet is the sampling policy.
         reference_logp_BGT: Under the reference; None when it is the sampling policy.
         reward_BG: Scores of the responses; None for a method that learns from preferences.
         behavior_value_BGT: Values by the critic at sampling; None for a method without a critic, and when the batch has
-            one optimiser step, whose own values they are.
+            one optimiser step, whose own values they are; filled in like the log-probabilities.
         magnet_is_behavior: The magnet equals the sampling policy.
         reference_is_behavior: The reference equals the sampling policy.
         finite: Whether the sampling probabilities of all responses were finite; else the responses are meaningless.
         seconds: Time of each stage.
-        states: What the output layer read at the response tokens in the one pass of a frozen role, by role and prompt,
-            shape (tokens, width); only of roles to which exact KL divergences are needed.
+        behavior_states: What the output layer read at the response tokens in a pass of the sampling policy, for each
+            prompt, shape (tokens, width); None unless exact KL divergences to it are needed.
+        magnet_states: The same of the magnet.
         spent: What this process spent on it; booked when it was collected, so that a checkpoint's copy has none.
     """
 
@@ -66,7 +69,8 @@ class Experience:
     reference_is_behavior: bool
     finite: bool
     seconds: dict[str, float]
-    states: dict[str, list[Tensor]] = field(default_factory=dict)
+    behavior_states: list[Tensor] | None = None
+    magnet_states: list[Tensor] | None = None
     spent: Ledger = NOTHING_SPENT
 
     @property
@@ -74,9 +78,34 @@ class Experience:
         """Estimated payoff of each response against the opponents, as `RolloutBatch.payoff_BG`."""
         return (self.win_prob_BGH * self.opponent_weight_BGH).sum(-1)
 
+    def states(self, role: Role) -> list[Tensor] | None:
+        """What is kept of a frozen role's pass, for each prompt; None if nothing is."""
+        return {"magnet": self.magnet_states, "behavior": self.behavior_states}.get(role)
+
+    def record(self, part: Sequence[int], logp_BGT: Tensor, value_BGT: Tensor | None, hidden_NH: Tensor | None) -> None:
+        """Fill in what a pass of the sampling policy says of some prompts.
+
+        Args:
+            part: Indices of the prompts.
+            logp_BGT: Log-probabilities of their responses.
+            value_BGT: The critic's values, if there is one.
+            hidden_NH: What the output layer read, if it is kept.
+        """
+        longest = logp_BGT.shape[-1]
+        for whole, values in ((self.behavior_logp_BGT, logp_BGT), (self.behavior_value_BGT, value_BGT)):
+            if whole is not None and values is not None:
+                whole[list(part), :, :longest] = values.detach().to(whole)
+        if hidden_NH is None:
+            return
+        rows = hidden_NH.cpu().split([sum(len(response) for response in self.response_ids[b]) for b in part])
+        for states in (self.behavior_states, self.magnet_states if self.magnet_is_behavior else None):
+            if states is not None:
+                for b, row in zip(part, rows, strict=True):
+                    states[b] = row
+
     def to_state(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "spent"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spent"}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Experience":

@@ -26,15 +26,16 @@ from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.roles import make_roles
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
+from magnetar.training.activations import activation_context, checkpoint_activations
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
 from magnetar.training.critic import critic_for
-from magnetar.training.divergences import PolicyPasses
 from magnetar.training.experience import Experience
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
 from magnetar.training.passes import PassSettings
+from magnetar.training.policy_passes import PolicyPasses
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_chunking, choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
@@ -186,6 +187,8 @@ class NashTrainer(ResumableTrainer):
         self._saved_step = -1
         if self.critic is not None:
             self.critic.critic.to(self.accelerator.device)
+            checkpoint_activations(self.critic.critic.model, args)
+        self._activations = activation_context(model, None if self.critic is None else self.critic.critic, args)
         self._spending = Spending(self.accelerator)
         self._collector = self._make_collector(tokenizer, rollout_engine)
         self._policy_passes = PolicyPasses(self.roles, self.passes, cast(Any, self.accelerator.autocast))
@@ -293,6 +296,8 @@ class NashTrainer(ResumableTrainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Collect (or reuse) the experience of these prompts and accumulate its gradient, pass by pass."""
         model.train()
+        if self.critic is not None:
+            self.critic.critic.train()
         experience = self._experience_for(inputs)
         started = time.perf_counter()
         parts = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
@@ -300,7 +305,7 @@ class NashTrainer(ResumableTrainer):
         for number, part in enumerate(parts):
             # Gradients are exchanged between processes with the last pass only.
             last = number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with nullcontext() if last else self.accelerator.no_sync(model), self._activations:
                 with self.compute_loss_context_manager():
                     loss = self.compute_loss(model, {"experience": experience, "part": part})
                 loss = loss * len(part) / (len(experience.prompts) * self.current_gradient_accumulation_steps)
@@ -406,7 +411,10 @@ class NashTrainer(ResumableTrainer):
             against.append("magnet")
         if objective.needs_behavior_distribution and reused:
             against.append("behavior")
-        out, divergences = self._policy_passes.run(model, experience, part, against)
+        # The pass of the first step is one of the sampling policy; later steps compare with it.
+        first = self._keeps_experiences and not reused
+        states = first and self._policy_passes.keeps_states(experience)
+        out, divergences = self._policy_passes.run(model, experience, part, against, states=states)
         logp, mask = out.logp_BGT, out.mask_BGT
 
         def stored(values: Tensor | None) -> Tensor | None:
@@ -416,7 +424,7 @@ class NashTrainer(ResumableTrainer):
             # To a policy that is still the same, the divergence and its gradient are exactly zero.
             return divergences.get(role, torch.zeros_like(logp, requires_grad=False))
 
-        behavior = stored(experience.behavior_logp_BGT)
+        behavior = None if first else stored(experience.behavior_logp_BGT)
         if behavior is None:
             behavior = logp.detach()
         magnet = None
@@ -431,9 +439,11 @@ class NashTrainer(ResumableTrainer):
                     [experience.prompt_ids[b] for b in part],
                     [experience.response_ids[b] for b in part],
                 )
-        behavior_value = stored(experience.behavior_value_BGT)
+        behavior_value = None if first else stored(experience.behavior_value_BGT)
         if behavior_value is None and value is not None:
             behavior_value = value.detach()
+        if first:
+            experience.record(part, logp, value, out.hidden_NH)
         reward = experience.reward_BG
         batch = RolloutBatch(
             logp_BGT=logp,

@@ -42,8 +42,19 @@ class PolicyPasses:
         """Let go of the frozen output layers, which may have been brought from main memory: a step is over."""
         self._layers = {}
 
+    def keeps_states(self, experience: Experience) -> bool:
+        """Whether what the policy's output layer reads will be needed again, and can be used."""
+        own = experience.magnet_states if experience.magnet_is_behavior else None
+        return self._passes.chunked and (experience.behavior_states is not None or own is not None)
+
     def run(
-        self, model: nn.Module, experience: Experience, part: Sequence[int], against: Sequence[Role]
+        self,
+        model: nn.Module,
+        experience: Experience,
+        part: Sequence[int],
+        against: Sequence[Role],
+        *,
+        states: bool = False,
     ) -> tuple[TokenLogProbs, Mapping[str, Tensor]]:
         """Run the policy on some prompts of an experience.
 
@@ -52,18 +63,21 @@ class PolicyPasses:
             experience: With the states of the roles in `against`, if chunked passes are possible.
             part: Indices of prompts.
             against: Roles to which the exact KL divergence is wanted.
+            states: Whether to return what the output layer read, where chunked passes are possible.
 
         Returns:
             The policy's log-probabilities, and the divergences by role, shape (B, G, T), nats, differentiable.
         """
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
-        if all(role in experience.states for role in against) and self._layers_at_hand(against):
-            states = {
-                role: FrozenStates(torch.cat([experience.states[role][b] for b in part]), self._layers[role])
-                for role in against
+        kept = {role: experience.states(role) for role in against}
+        if None not in kept.values() and self._layers_at_hand(against):
+            frozen_states = {
+                role: FrozenStates(torch.cat([rows[b] for b in part]), self._layers[role])
+                for role, rows in kept.items()
+                if rows is not None
             }
-            out = self._passes.run(model, prompt_ids, response_ids, against=states)
+            out = self._passes.run(model, prompt_ids, response_ids, against=frozen_states, states=states)
             return out, out.kl_BGT
         out = self._passes.run(model, prompt_ids, response_ids, full=bool(against))
         divergences = {}
