@@ -138,6 +138,13 @@ def check_frozen_roles_on_cpu(folder: Path) -> None:
         make_trainer(folder, frozen_roles_on_cpu=True, with_lora=True)
 
 
+def check_activation_offloading(folder: Path) -> None:
+    """What it does where there is an accelerator: `test_activations.py`."""
+    with pytest.raises(ConfigError, match="activation_offloading is set, but this run is on the CPU"):
+        make_config(folder, activation_offloading=True)
+    assert not make_config(folder).activation_offloading
+
+
 def check_disable_dropout(folder: Path) -> None:
     def end(name: str, attention_dropout: float, disable: bool) -> dict[str, torch.Tensor]:
         model = GAME.model()

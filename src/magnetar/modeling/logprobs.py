@@ -1,22 +1,29 @@
 """Log-probabilities of response tokens, with logits computed only where a response token is predicted."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
-from magnetar.errors import ModelError
+from magnetar.modeling.forward import (
+    additive_mask,
+    base_model,
+    output_layer,
+    read_in_place_of_logits,
+    response_outputs,
+    text_config,
+)
 from magnetar.modeling.modes import eval_mode
-from magnetar.modeling.packing import LayoutName, TokenLayout, block_masks, lay_out, split_micro_batches
+from magnetar.modeling.packing import LayoutName, TokenLayout, lay_out, split_micro_batches
+from magnetar.modeling.vocabulary import FrozenStates, LogitTransform, entropy_rows, kl_rows, read_tokens
 
 __all__ = [
     "TokenLogProbs",
     "additive_mask",
+    "chunking_support",
     "declared_obstacle",
     "exact_kl",
     "packing_support",
@@ -41,12 +48,16 @@ class TokenLogProbs:
         mask_BGT: True at response tokens.
         full_NV: Log-probabilities of the whole vocabulary at the N response tokens, in the order of
             `mask_BGT.nonzero()`; None unless asked for.
+        kl_BGT: KL divergence from this policy to each frozen one that was asked about, by its name, nats; 0 at padding.
+        hidden_NH: What the output layer read at the N response tokens; no gradient; None unless asked for.
     """
 
     logp_BGT: Tensor
     entropy_BGT: Tensor
     mask_BGT: Tensor
     full_NV: Tensor | None = None
+    kl_BGT: Mapping[str, Tensor] = field(default_factory=dict)
+    hidden_NH: Tensor | None = None
 
 
 def response_logprobs(
@@ -59,6 +70,9 @@ def response_logprobs(
     full: bool = False,
     entropy: bool = True,
     pad_token_id: int,
+    chunked: bool = False,
+    against: Mapping[str, FrozenStates] | None = None,
+    states: bool = False,
 ) -> TokenLogProbs:
     r"""Log-probabilities of responses: `log softmax(logits / temperature)` at every response token.
 
@@ -71,15 +85,32 @@ def response_logprobs(
         full: Whether to return the log-probabilities of the whole vocabulary too.
         entropy: Whether to compute entropies, which cost another walk over the vocabulary; 0 everywhere otherwise.
         pad_token_id: Fills rows up; no result depends on it.
+        chunked: Whether the output layer is applied to a few tokens at a time, so that the N × V logits are never
+            together in memory, neither here nor in the backward pass; right for models of which `chunking_support`
+            says so.
+        against: With `chunked`, frozen policies to which the exact KL divergence is wanted, by name.
+        states: With `chunked`, whether to return what the output layer read.
 
     Returns:
         Values in float32 (float64 for a float64 model), on the model's device.
 
     Raises:
-        ValueError: Empty prompts or responses, groups of different sizes, or a temperature not above 0.
+        ValueError: Empty prompts or responses, groups of different sizes, a temperature not above 0, or options that
+            exclude each other.
     """
     if not temperature > 0.0:
         raise ValueError(f"temperature = {temperature}, expected a number above 0")
+    if full if chunked else (against or states):
+        raise ValueError(
+            f"chunked = {chunked} with full = {full}, against = {sorted(against or {})} and states = {states}; a "
+            "chunked pass never holds whole distributions, and only it answers questions about frozen policies"
+        )
+    if chunked:
+        inner = extract_model_from_parallel(model)
+        rows = lay_out(
+            prompt_ids, response_ids, layout, pad_token_id=pad_token_id, device=next(inner.parameters()).device
+        )
+        return _chunked_logprobs(model, rows, temperature, entropy, against or {}, states)
     logits_nv, rows = response_outputs(model, prompt_ids, response_ids, layout=layout, pad_token_id=pad_token_id)
     device = logits_nv.device
     scaled_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))
@@ -101,33 +132,50 @@ def response_logprobs(
     )
 
 
-def response_outputs(
+def _chunked_logprobs(
     model: nn.Module,
-    prompt_ids: Sequence[Sequence[int]],
-    response_ids: Sequence[Sequence[Sequence[int]]],
-    *,
-    layout: LayoutName,
-    pad_token_id: int,
-) -> tuple[Tensor, TokenLayout]:
-    """What a model's output layer gives where response tokens are predicted: logits, or a critic's values.
-
-    Args:
-        model: A causal language model, wrapped for distributed training or not; the pass goes through the wrapper.
-        prompt_ids: B prompts, at least one token each.
-        response_ids: B groups of G responses, at least one token each.
-        layout: "packed" or "padded".
-        pad_token_id: Fills rows up.
-
-    Returns:
-        Shape (N, V), in the order of `mask_BGT.nonzero()`, and the layout that was used.
-
-    Raises:
-        ValueError: Empty prompts or responses, or groups of different sizes.
-    """
+    rows: TokenLayout,
+    temperature: float,
+    entropy: bool,
+    against: Mapping[str, FrozenStates],
+    states: bool,
+) -> TokenLogProbs:
+    """`response_logprobs` with the output layer applied to a few tokens at a time."""
     inner = extract_model_from_parallel(model)
-    device = next(inner.parameters()).device
-    rows = lay_out(prompt_ids, response_ids, layout, pad_token_id=pad_token_id, device=device)
-    return _response_logits(model, inner, rows), rows
+    head = output_layer(inner)
+    vocabulary = text_config(inner).vocab_size
+    kept: list[Tensor] = []
+
+    def read(layer: Callable[[Tensor], Tensor], hidden_nh: Tensor) -> Tensor:
+        if states:
+            kept.append(hidden_nh.detach())
+        return read_tokens(
+            layer,
+            [p for p in head.parameters() if p.requires_grad],
+            LogitTransform.of(text_config(inner)),
+            hidden_nh,
+            rows.target_N,
+            temperature=temperature,
+            against=list(against.values()),
+            entropy=entropy,
+            vocabulary=vocabulary,
+            dropout=any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in head.modules()),
+        )
+
+    logp_n, *others = read_in_place_of_logits(model, rows, read).unbind(-1)
+
+    def placed(values_n: Tensor) -> Tensor:
+        zeros = torch.zeros(rows.mask_BGT.shape, dtype=values_n.dtype, device=values_n.device)
+        return zeros.masked_scatter(rows.mask_BGT, values_n)
+
+    logp_bgt = placed(logp_n)
+    return TokenLogProbs(
+        logp_BGT=logp_bgt,
+        entropy_BGT=placed(others.pop().detach()) if entropy else torch.zeros_like(logp_bgt),
+        mask_BGT=rows.mask_BGT,
+        kl_BGT={name: placed(kl_n) for name, kl_n in zip(against, others, strict=True)},
+        hidden_NH=kept[0] if states else None,
+    )
 
 
 def exact_kl(full_NV: Tensor, other_full_NV: Tensor, mask_BGT: Tensor) -> Tensor:
@@ -148,9 +196,7 @@ def exact_kl(full_NV: Tensor, other_full_NV: Tensor, mask_BGT: Tensor) -> Tensor
             f"log-probabilities of shapes {tuple(full_NV.shape)} and {tuple(other_full_NV.shape)} for "
             f"{int(mask_BGT.sum())} response tokens, expected (N, V) twice with N the number of response tokens"
         )
-    # A token with probability 0 adds nothing, whatever q gives it; inf − inf would be NaN.
-    log_ratio = torch.where(full_NV.isneginf(), 0.0, full_NV - other_full_NV)
-    kl_n = (full_NV.exp() * log_ratio).sum(-1)
+    kl_n = kl_rows(full_NV, other_full_NV)
     return torch.zeros(mask_BGT.shape, dtype=kl_n.dtype, device=kl_n.device).masked_scatter(mask_BGT, kl_n)
 
 
@@ -168,11 +214,11 @@ def packing_support(model: nn.Module) -> str | None:
         None, or one sentence that names the model and the reason.
     """
     inner = extract_model_from_parallel(model)
-    name = type(_base(inner)).__name__
+    name = type(base_model(inner)).__name__
     reason = declared_obstacle(inner)
     if reason is not None:
         return f"{name} {reason}"
-    vocabulary = _text_config(inner).vocab_size
+    vocabulary = text_config(inner).vocab_size
     probe = ([[3, 11, 7, 5], [9]], [[[2, 13, 6], [4]], [[8, 1], [1, 12]]])
     prompts = [[token % vocabulary for token in prompt] for prompt in probe[0]]
     responses = [[[token % vocabulary for token in response] for response in group] for group in probe[1]]
@@ -190,6 +236,45 @@ def packing_support(model: nn.Module) -> str | None:
     return None
 
 
+@torch.no_grad()
+def chunking_support(model: nn.Module) -> str | None:
+    """Say why a model's logits cannot be read a few tokens at a time, or None when they can.
+
+    A few tokens are run: what the output layer gave, and what the configuration says is done to it, must be the model's
+    logits, and each token's must be its own.
+
+    Args:
+        model: A causal language model, wrapped or not.
+
+    Returns:
+        None, or one sentence that names the model and the reason.
+    """
+    inner = extract_model_from_parallel(model)
+    name = type(base_model(inner)).__name__
+    head = output_layer(inner)
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = head.register_forward_hook(lambda _, arguments, output: seen.append((arguments[0], output)))
+    vocabulary = text_config(inner).vocab_size
+    probe = torch.tensor([[token % vocabulary for token in (3, 11, 7, 5, 9)]], device=next(inner.parameters()).device)
+    try:
+        with eval_mode(inner):
+            final = inner(input_ids=probe, use_cache=False).logits
+            if len(seen) != 1:
+                return f"{name} calls its output layer {len(seen)} times in a pass"
+            hidden, raw = seen[0]
+            alone = head(hidden[:, 1:2])
+    finally:
+        handle.remove()
+    computed = LogitTransform.of(text_config(inner))(raw)
+    half = raw.dtype not in (torch.float32, torch.float64)
+    tolerance = (1e-2 if half else 1e-5) * float(final.abs().max())
+    if computed.shape != final.shape or not (computed.float() - final.float()).abs().max() <= tolerance:
+        return f"{name} changes what its output layer gives in a way that its configuration does not say"
+    if not (alone - raw[:, 1:2]).float().abs().max() <= tolerance:
+        return f"the output layer of {name} does not treat each token by itself"
+    return None
+
+
 def declared_obstacle(inner: nn.Module) -> str | None:
     """Say what in a model's declaration rules rows with a mask and positions of their own out.
 
@@ -199,8 +284,8 @@ def declared_obstacle(inner: nn.Module) -> str | None:
     Returns:
         The end of a sentence that begins with the model's name; None if nothing does.
     """
-    base = _base(inner)
-    config = _text_config(inner)
+    base = base_model(inner)
+    config = text_config(inner)
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     attention = getattr(config, "_attn_implementation", None)
     if getattr(base.config, "is_encoder_decoder", False):
@@ -222,79 +307,7 @@ def declared_obstacle(inner: nn.Module) -> str | None:
     return None
 
 
-def _response_logits(model: nn.Module, inner: nn.Module, rows: TokenLayout) -> Tensor:
-    """Logits (N, V) at the response tokens; the output layer sees N hidden states and never whole rows."""
-    inputs: dict[str, Any] = {"input_ids": rows.input_ids, "use_cache": False}
-    if rows.name == "packed":
-        inputs["position_ids"] = rows.position_ids
-        inputs["attention_mask"] = additive_mask(inner, lambda window: block_masks(rows, window))
-    else:
-        inputs["attention_mask"] = (rows.group_RL >= 0).long()
-    gathered = False
-
-    def gather(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        nonlocal gathered
-        gathered = True
-        return (arguments[0][rows.row_N, rows.column_N].unsqueeze(0), *arguments[1:])
-
-    head = cast(Any, inner).get_output_embeddings()
-    if head is None:
-        raise ModelError(f"{type(_base(inner)).__name__} has no output layer; load it with AutoModelForCausalLM")
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        logits = model(**inputs).logits
-    finally:
-        handle.remove()
-    if not gathered:
-        raise ModelError(
-            f"{type(_base(inner)).__name__} computes logits without calling its output layer, so they cannot be "
-            "limited to response tokens; use a model whose get_output_embeddings() is part of its forward pass"
-        )
-    return logits.squeeze(0)
-
-
-def additive_mask(inner: nn.Module, visible: Callable[[int | None], Tensor]) -> Tensor | dict[str, Tensor]:
-    """A mask in the form that a model's layers take: boolean or additive; one, or one for each type of layer.
-
-    Args:
-        inner: A transformers or PEFT model.
-        visible: From a sliding window (None for full attention) to who sees whom, shape (R, 1, L, L), boolean.
-
-    Returns:
-        What to pass as `attention_mask`.
-    """
-    config = _text_config(inner)
-    kinds = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    eager = getattr(config, "_attn_implementation", None) == "eager"
-    dtype = next(inner.parameters()).dtype
-
-    def mask(window: int | None) -> Tensor:
-        seen = visible(window)
-        if not eager:
-            return seen
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
-
-    if kinds and "sliding_attention" in kinds:
-        return {"full_attention": mask(None), "sliding_attention": mask(window)}
-    # Without a list of layer types, a window that is set holds for every layer.
-    return mask(window if not kinds else None)
-
-
 @torch.no_grad()
 def _entropy(logits_nv: Tensor) -> Tensor:
     """Entropy of softmax(logits), a few rows at a time; -inf logits count nothing."""
-    parts = []
-    for chunk in logits_nv.split(CHUNK):
-        logp = chunk.log_softmax(-1)
-        parts.append(-(logp.exp() * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1))
-    return torch.cat(parts)
-
-
-def _base(inner: nn.Module) -> Any:
-    """The transformers model beneath a PEFT model."""
-    return cast(Any, inner).get_base_model() if hasattr(inner, "get_base_model") else inner
-
-
-def _text_config(inner: nn.Module) -> PreTrainedConfig:
-    return _base(inner).config.get_text_config()
+    return torch.cat([entropy_rows(chunk.log_softmax(-1)) for chunk in logits_nv.split(CHUNK)])

@@ -17,6 +17,7 @@ from magnetar.errors import ConfigError
 from magnetar.judges import Judge
 from magnetar.methods import Method
 from magnetar.modeling.critic import Critic
+from magnetar.modeling.modes import eval_mode
 from magnetar.modeling.roles import Roles
 from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts
 from magnetar.training.experience import Experience
@@ -88,7 +89,9 @@ class Collector:
         group_size: Responses to each prompt.
         num_opponents: Responses of each opponent role to each prompt, when it is not the group itself.
         seed: Of the run; with a prompt's position it seeds that prompt's responses.
-        record_behavior: Whether the sampling policy's log-probabilities are needed later (several optimiser steps).
+        record_behavior: Whether the sampling policy's log-probabilities are needed later (several optimiser steps);
+            where it is the current policy, the pass of the first step fills them in.
+        reused: Whether a batch is learned from when the policy is no longer the one that sampled it.
         sampler: The role that responses are drawn from: "current", or "behavior" where that lasts a round.
         critic: Values the states; None for a method without one.
         autocast: Context of mixed precision.
@@ -104,6 +107,7 @@ class Collector:
     seed: int
     record_behavior: bool
     autocast: _Autocast
+    reused: bool = False
     sampler: Role = "current"
     critic: Critic | None = None
 
@@ -197,20 +201,31 @@ class Collector:
             drawn = [self._draw_opponents(s.role, questions) if s.role != "current" else None for s in opponents]
         return Meeting(questions, list(zip(opponents, drawn, strict=True)))
 
-    def _role_logps(self, rollouts: Rollouts, equal: EqualRoles) -> dict[str, Tensor | None]:
-        """Fields of `Experience`: log-probabilities under the roles that differ, and the critic's values."""
-        recorded = self.record_behavior or self.sampler != "current"
-        behavior_logp = self._role_logp(self.sampler, rollouts) if recorded else None
-        magnet_logp = reference_logp = None
+    def _role_logps(self, rollouts: Rollouts, equal: EqualRoles) -> dict[str, Any]:
+        """Fields of `Experience`: what passes of the roles that differ, and of the critic, say of the responses."""
+        by_behavior, by_magnet = self._needs_states(equal.magnet_is_sampler)
+        shared = by_magnet and equal.magnet_is_sampler
+        behavior_logp = states = values = None
+        if self.sampler != "current":
+            behavior_logp, states = self._role_pass(self.sampler, rollouts, states=by_behavior or shared)
+            values = self._values(rollouts) if self.critic is not None else None
+        elif self.record_behavior:  # the first optimiser step's pass fills these in
+            behavior_logp, states = _unknown(rollouts), [torch.empty(0)] * len(rollouts.prompt_ids)
+            values = _unknown(rollouts) if self.critic is not None else None
+        magnet_logp, magnet_states = None, states if shared else None
         if self.method.sampled_objective.needs_magnet and not equal.magnet_is_sampler:
-            magnet_logp = self._role_logp("magnet", rollouts)
+            magnet_logp, magnet_states = self._role_pass("magnet", rollouts, states=by_magnet)
+        reference_logp = None
         if not equal.reference_is_sampler:
-            reference_logp = magnet_logp if equal.reference_is_magnet else self._role_logp("reference", rollouts)
+            alike = equal.reference_is_magnet and magnet_logp is not None
+            reference_logp = magnet_logp if alike else self._role_pass("reference", rollouts)[0]
         return {
             "behavior_logp_BGT": behavior_logp,
             "magnet_logp_BGT": magnet_logp,
             "reference_logp_BGT": reference_logp,
-            "behavior_value_BGT": self._values(rollouts) if self.critic is not None else None,
+            "behavior_value_BGT": values,
+            "behavior_states": states if by_behavior else None,
+            "magnet_states": magnet_states,
         }
 
     def moved(self, model: nn.Module, experience: Experience) -> Tensor:
@@ -232,7 +247,8 @@ class Collector:
         def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
             return self.passes.run(model, prompt_ids, response_ids, entropy=False).logp_BGT
 
-        log_ratio_BG = (self._in_passes(*rollouts, logp) - experience.behavior_logp_BGT).sum(-1).double()
+        with eval_mode(model):
+            log_ratio_BG = (self._in_passes(*rollouts, logp) - experience.behavior_logp_BGT).sum(-1).double()
         weight_BG = experience.response_weight_BG
         return torch.stack([(weight_BG * (1.0 - log_ratio_BG.exp()).clamp(min=0.0)).sum(), weight_BG.sum()])
 
@@ -261,20 +277,41 @@ class Collector:
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
             return self.engine.generate(model, prompt_ids, count, seeds)
 
-    def _role_logp(self, role: Role, rollouts: Rollouts) -> Tensor:
-        """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding."""
+    def _needs_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:
+        """Whether exact KL divergences to the sampling policy and to the magnet will need what their passes read."""
+        objective = self.method.sampled_objective
+        # To a policy that is still the same the divergence is zero, and so is its gradient.
+        behavior = objective.needs_behavior_distribution and self.reused
+        magnet = objective.needs_magnet_distribution and (self.reused or not magnet_is_behavior)
+        return behavior and self.passes.chunked, magnet and self.passes.chunked
+
+    def _role_pass(self, role: Role, rollouts: Rollouts, *, states: bool = False) -> tuple[Tensor, list[Tensor] | None]:
+        """Log-probabilities of the responses under a role, (B, G, T) on the CPU, zero at padding.
+
+        With ``states`` also what the output layer read, for each prompt, on the CPU.
+        """
+        read: list[Tensor] = []
+
+        def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
+            out = self.passes.run(model, prompt_ids, response_ids, entropy=False, states=states)
+            if out.hidden_NH is not None:
+                read.extend(
+                    part.cpu() for part in out.hidden_NH.split([sum(map(len, group)) for group in response_ids])
+                )
+            return out.logp_BGT
+
         with torch.no_grad(), self.roles.use(role) as model, self.autocast():
-
-            def logp(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
-                return self.passes.run(model, prompt_ids, response_ids, entropy=False).logp_BGT
-
-            return self._in_passes(rollouts.prompt_ids, rollouts.response_ids, logp)
+            values = self._in_passes(rollouts.prompt_ids, rollouts.response_ids, logp)
+        if not states:
+            return values, None
+        order = [b for part in self.passes.micro_batches(rollouts.prompt_ids, rollouts.response_ids) for b in part]
+        return values, [read[order.index(b)] for b in range(len(order))]
 
     def _values(self, rollouts: Rollouts) -> Tensor:
         """The critic's values of the responses' states, (B, G, T) on the CPU, zero at padding."""
         critic = self.critic
         assert critic is not None
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), eval_mode(critic), self.autocast():
             return self._in_passes(
                 rollouts.prompt_ids, rollouts.response_ids, lambda p, r: self.passes.values(critic, p, r)
             )
@@ -296,6 +333,12 @@ class Collector:
             result[part] = values
         assert result is not None
         return result
+
+
+def _unknown(rollouts: Rollouts) -> Tensor:
+    """A place for one number for each response token, (B, G, T)."""
+    longest = max(len(tokens) for group in rollouts.response_ids for tokens in group)
+    return torch.zeros(len(rollouts.response_ids), len(rollouts.response_ids[0]), longest, dtype=torch.float64)
 
 
 @contextmanager

@@ -119,6 +119,9 @@ class NashConfig(TrainingArguments):
     # Passes and memory
     logprob_layout: str = _setting("auto", "Log-probability passes: packed groups, padded rows, or auto.")
     max_tokens_per_pass: int = _setting(4096, "Token budget of one log-probability pass.")
+    activation_offloading: bool = _setting(
+        False, "Keep activations in main memory between forward and backward pass (see also activation_checkpointing)."
+    )
     frozen_roles_on_cpu: bool = _setting(False, "Full fine-tuning: keep magnet and reference on the CPU between uses.")
     disable_dropout: bool = _setting(True, "Set dropout to zero, so that all roles see the same network.")
 
@@ -148,6 +151,7 @@ class NashConfig(TrainingArguments):
         self._check_magnet()
         self._check_combinations()
         self._check_ineffective()
+        self._check_activations()
         if self.ddp_find_unused_parameters is None:
             # Every trained weight takes part in every pass; looking for idle ones costs a walk over the graph.
             self.ddp_find_unused_parameters = False
@@ -405,3 +409,10 @@ class NashConfig(TrainingArguments):
         for name, reason in unfit.items():
             if getattr(self, name):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, but {reason}; remove it")
+
+    def _check_activations(self) -> None:
+        if self.activation_offloading and self.device.type == "cpu":
+            raise ConfigError(
+                "activation_offloading is set, but this run is on the CPU, where activations are in main memory "
+                "already; remove it, or set activation_checkpointing to hold fewer of them"
+            )

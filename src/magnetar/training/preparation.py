@@ -8,10 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from magnetar.errors import ConfigError, ModelError
 from magnetar.modeling.loading import ensure_pad_token, load_policy
-from magnetar.modeling.logprobs import packing_support
+from magnetar.modeling.logprobs import chunking_support, packing_support
 from magnetar.training.config import NashConfig
 
-__all__ = ["choose_layout", "model_and_tokenizer", "prepare_model"]
+__all__ = ["choose_chunking", "choose_layout", "model_and_tokenizer", "prepare_model"]
 
 
 def model_and_tokenizer(
@@ -72,3 +72,16 @@ def choose_layout(layout: str, model: nn.Module, process_index: int, obstacle: s
     if process_index == 0:
         print(f"log-probability passes use padded rows, which are slower than packed groups: {reason}")
     return "padded"
+
+
+def choose_chunking(model: nn.Module, process_index: int) -> bool:
+    """Whether the output layer can be applied to a few tokens at a time, with the reason printed when it cannot.
+
+    Args:
+        model: The policy.
+        process_index: The first one says the reason.
+    """
+    reason = chunking_support(model)
+    if reason is not None and process_index == 0:
+        print(f"log-probability passes hold all logits of their response tokens at once, which costs memory: {reason}")
+    return reason is None

@@ -23,10 +23,10 @@ from magnetar.errors import ConfigError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge, require_scores
 from magnetar.methods import MagnetClock, PolicyGradient
-from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
+from magnetar.training.activations import activation_context, checkpoint_activations
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
@@ -36,8 +36,9 @@ from magnetar.training.gathering import GatheringTrainer, judging_for
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
 from magnetar.training.passes import PassSettings
+from magnetar.training.policy_passes import PolicyPasses
 from magnetar.training.prediction import OpponentPrediction
-from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
+from magnetar.training.preparation import choose_chunking, choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -188,9 +189,12 @@ class NashTrainer(GatheringTrainer):
         self._saved_step = -1
         if self.critic is not None:
             self.critic.critic.to(self.accelerator.device)
+            checkpoint_activations(self.critic.critic.model, args)
+        self._activations = activation_context(model, None if self.critic is None else self.critic.critic, args)
         self._spending = Spending(self.accelerator)
         self._collector = self._make_collector(tokenizer, rollout_engine)
         self._judging = judging_for(self.judge, args, self.accelerator.device)
+        self._policy_passes = PolicyPasses(self.roles, self.passes, cast(Any, self.accelerator.autocast))
         self._set_up_callbacks()
 
     # ---- set-up ------------------------------------------------------------------------------------------------
@@ -217,12 +221,14 @@ class NashTrainer(GatheringTrainer):
                 ),
                 args.max_tokens_per_pass,
                 cast(int, tokenizer.pad_token_id),
+                choose_chunking(self.roles.current, args.process_index),
             ),
             group_size=args.num_generations,
             num_opponents=args.num_opponents or args.num_generations,
             seed=args.seed,
             record_behavior=self._keeps_experiences,
             autocast=cast(Any, self.accelerator.autocast),
+            reused=self.plan.inner_epochs > 1 or self._sampler != "current",
             sampler=self._sampler,
             critic=None if self.critic is None else self.critic.critic,
         )
@@ -288,7 +294,10 @@ class NashTrainer(GatheringTrainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Accumulate the gradient of a micro-batch, pass by pass, as soon as its parts are generated and judged."""
         model.train()
+        if self.critic is not None:
+            self.critic.critic.train()
         total, seconds = self._accumulate(model, inputs)
+        self._policy_passes.forget_layers()
         self._check_finite(
             bool(torch.isfinite(total)), f"loss is {float(total)}", [int(row["position"]) for row in inputs]
         )
@@ -305,7 +314,7 @@ class NashTrainer(GatheringTrainer):
             for number, places in enumerate(passes):
                 # Gradients are exchanged between processes with the last pass only.
                 exchange = last and number == len(passes) - 1
-                with nullcontext() if exchange else self.accelerator.no_sync(model):
+                with nullcontext() if exchange else self.accelerator.no_sync(model), self._activations:
                     with self.compute_loss_context_manager():
                         loss = self.compute_loss(model, {"experience": experience, "part": places})
                     loss = loss * len(places) / (len(inputs) * self.current_gradient_accumulation_steps)
@@ -355,43 +364,46 @@ class NashTrainer(GatheringTrainer):
     ) -> tuple[RolloutBatch, Tensor, Tensor | None]:
         """The objective's view of some prompts of an experience, with entropy and the reference's log-probabilities."""
         objective = self.method.sampled_objective
-        passes = self._collector.passes
-        prompt_ids = [experience.prompt_ids[b] for b in part]
-        response_ids = [experience.response_ids[b] for b in part]
         # Whether the policy is no longer the one that sampled the batch.
         reused = self.inner_epoch > 0 or self._sampler == "behavior"
-        full = objective.needs_magnet_distribution or (objective.needs_behavior_distribution and reused)
-        out = passes.run(model, prompt_ids, response_ids, full=full)
+        against: list[Role] = []
+        if objective.needs_magnet_distribution and (reused or not experience.magnet_is_behavior):
+            against.append("magnet")
+        if objective.needs_behavior_distribution and reused:
+            against.append("behavior")
+        # The pass of the first step is one of the sampling policy; later steps compare with it.
+        first = self._keeps_experiences and not reused
+        states = first and self._policy_passes.keeps_states(experience)
+        out, divergences = self._policy_passes.run(model, experience, part, against, states=states)
         logp, mask = out.logp_BGT, out.mask_BGT
 
         def stored(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[part][..., : logp.shape[-1]].to(logp)
 
-        behavior = stored(experience.behavior_logp_BGT)
+        def divergence(role: Role) -> Tensor:
+            # To a policy that is still the same, the divergence and its gradient are exactly zero.
+            return divergences.get(role, torch.zeros_like(logp, requires_grad=False))
+
+        behavior = None if first else stored(experience.behavior_logp_BGT)
         if behavior is None:
             behavior = logp.detach()
         magnet = None
         if objective.needs_magnet:
             magnet = behavior if experience.magnet_is_behavior else stored(experience.magnet_logp_BGT)
-        magnet_kl = behavior_kl = None
-        if objective.needs_magnet_distribution:
-            assert out.full_NV is not None
-            # Right after a move the magnet is the current policy: its distribution is the one just computed.
-            same = experience.magnet_is_behavior and not reused
-            other = out.full_NV.detach() if same else self._distribution("magnet", prompt_ids, response_ids)
-            magnet_kl = exact_kl(out.full_NV, other, mask)
-        if objective.needs_behavior_distribution:
-            if reused:
-                assert out.full_NV is not None
-                behavior_kl = exact_kl(out.full_NV, self._distribution("behavior", prompt_ids, response_ids), mask)
-            else:
-                # At θ = θ_k the KL and its gradient are exactly zero.
-                behavior_kl = torch.zeros_like(behavior)
         value = None
         if self.critic is not None:
             # The policy's wrapper brings mixed precision along; the critic has none.
             with self.accelerator.autocast():
-                value = passes.values(self.critic.critic, prompt_ids, response_ids)
+                value = self.passes.values(
+                    self.critic.critic,
+                    [experience.prompt_ids[b] for b in part],
+                    [experience.response_ids[b] for b in part],
+                )
+        behavior_value = None if first else stored(experience.behavior_value_BGT)
+        if behavior_value is None and value is not None:
+            behavior_value = value.detach()
+        if first:
+            experience.record(part, logp, value, out.hidden_NH)
         reward = experience.reward_BG
         batch = RolloutBatch(
             logp_BGT=logp,
@@ -401,20 +413,14 @@ class NashTrainer(GatheringTrainer):
             win_prob_BGH=experience.win_prob_BGH[part].to(logp),
             opponent_weight_BGH=experience.opponent_weight_BGH[part].to(logp),
             response_weight_BG=experience.response_weight_BG[part].to(logp),
-            magnet_kl_BGT=magnet_kl,
-            behavior_kl_BGT=behavior_kl,
+            magnet_kl_BGT=divergence("magnet") if objective.needs_magnet_distribution else None,
+            behavior_kl_BGT=divergence("behavior") if objective.needs_behavior_distribution else None,
             reward_BG=None if reward is None else reward[part].to(logp),
             value_BGT=value,
-            behavior_value_BGT=stored(experience.behavior_value_BGT),
+            behavior_value_BGT=behavior_value,
         )
         reference = behavior if experience.reference_is_behavior else stored(experience.reference_logp_BGT)
         return batch, out.entropy_BGT, reference
-
-    def _distribution(self, role: Any, prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> Tensor:
-        with torch.no_grad(), self.roles.use(role) as frozen, self.accelerator.autocast():
-            full = self._collector.passes.run(frozen, prompt_ids, response_ids, full=True).full_NV
-        assert full is not None
-        return full
 
     # ---- metrics -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,338 @@
+"""What is asked of next-token distributions, without a whole tensor of logits at any time.
+
+An output layer turns N hidden states into (N, V) logits, of which a loss needs a few numbers for each token. So the
+layer is applied to a few hidden states at a time, and what outlives a chunk is one number for each token and question,
+and for the backward pass one vector of the hidden states' width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedConfig
+
+__all__ = [
+    "LOGIT_SETTINGS",
+    "FrozenStates",
+    "Layer",
+    "LogitTransform",
+    "entropy_rows",
+    "frozen_output_layer",
+    "is_sharded",
+    "kl_rows",
+    "read_tokens",
+]
+
+Layer = Callable[[Tensor], Tensor]
+# Settings of models whose forward pass changes what the output layer gave; see `LogitTransform`.
+LOGIT_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier")
+# Logits alive at a time: on an accelerator a product of matrices should be large, on a CPU its result should stay in
+# the cache.
+CHUNK_LOGITS = {"cpu": 2**22}
+CHUNK_LOGITS_ELSEWHERE = 2**25
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """What a model does to the output of its output layer before it returns it as logits.
+
+    Attributes:
+        cap: Gemma's soft cap, ``cap · tanh(x / cap)``; None for none.
+        factor: Cohere's and Falcon H1's multiplier.
+        divisor: Granite's.
+    """
+
+    cap: float | None = None
+    factor: float | None = None
+    divisor: float | None = None
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> "LogitTransform":
+        """Read it from a text model's configuration; whether it is the whole truth, a probe has to show."""
+        factors = [getattr(config, name, None) for name in ("logit_scale", "lm_head_multiplier")]
+        return cls(
+            getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None),
+            next((factor for factor in factors if factor is not None), None),
+            getattr(config, "logits_scaling", None),
+        )
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The model's logits, in the precision that they came in, as the model itself computes them."""
+        if self.factor is not None:
+            logits = logits * self.factor
+        if self.divisor is not None:
+            logits = logits / self.divisor
+        if self.cap is not None:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits
+
+
+@dataclass(frozen=True)
+class FrozenStates:
+    """What is kept of a frozen policy's pass, from which its next-token distributions can be had again.
+
+    Attributes:
+        hidden_NH: What its output layer read at N response tokens.
+        layer: Its output layer; None when that of the model which runs now is the same.
+    """
+
+    hidden_NH: Tensor
+    layer: Layer | None
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """What is asked of each token, chunk by chunk."""
+
+    layer: Layer
+    transform: LogitTransform
+    target_N: Tensor
+    temperature: float
+    against: Sequence[FrozenStates]
+    entropy: bool
+
+    def log_softmax(self, layer: Layer, hidden_CH: Tensor) -> Tensor:
+        logits_CV = self.transform(layer(hidden_CH.unsqueeze(0)).squeeze(0))
+        scaled_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+        if self.temperature != 1.0:
+            scaled_CV = scaled_CV / self.temperature
+        return scaled_CV.log_softmax(-1)
+
+    def answer(self, hidden_CH: Tensor, rows: slice) -> tuple[list[Tensor], Tensor | None]:
+        """Differentiable columns of a chunk, each of shape (C,), and the entropy."""
+        full_CV = self.log_softmax(self.layer, hidden_CH)
+        columns = [full_CV.gather(-1, self.target_N[rows].unsqueeze(-1)).squeeze(-1)]
+        for other in self.against:
+            with torch.no_grad():
+                states = other.hidden_NH[rows].to(hidden_CH.device)
+                other_CV = self.log_softmax(other.layer or self.layer, states)
+            columns.append(kl_rows(full_CV, other_CV))
+        return columns, entropy_rows(full_CV.detach()) if self.entropy else None
+
+
+def read_tokens(
+    layer: Layer,
+    parameters: Sequence[nn.Parameter],
+    transform: LogitTransform,
+    hidden_NH: Tensor,
+    target_N: Tensor,
+    *,
+    temperature: float,
+    against: Sequence[FrozenStates] = (),
+    entropy: bool = True,
+    vocabulary: int,
+    dropout: bool = False,
+) -> Tensor:
+    r"""Read log-probabilities, KL divergences and entropies off hidden states, a chunk of tokens at a time.
+
+    `log p_t = log softmax(f(W h_t) / temperature)`, f being the model's transform of its logits
+
+    An output layer that does not learn is differentiated at once: a token's number is a function of its own hidden
+    state alone, so its gradient is a vector that can be kept instead of the logits, and nothing is computed twice. One
+    that learns is applied again in the backward pass, because its own gradient depends on the loss.
+
+    Args:
+        layer: From hidden states of shape (1, C, H) to logits (1, C, V), each token by itself.
+        parameters: What learns in the layer.
+        transform: What the model does to the logits.
+        hidden_NH: What the layer reads.
+        target_N: The tokens.
+        temperature: Divides the logits, above 0.
+        against: Frozen policies q of which `KL(p‖q)` is wanted at every token.
+        entropy: Whether entropies are wanted.
+        vocabulary: V, from which the size of a chunk follows.
+        dropout: Whether the layer draws random numbers, which the second application must repeat.
+
+    Returns:
+        Shape (N, K) in float32 (float64 for a float64 model), nats: log-probabilities, a divergence for each of
+        `against`, and if wanted entropies, which have no gradient.
+    """
+    questions = _Questions(layer, transform, target_N, temperature, against, entropy)
+    limit = CHUNK_LOGITS.get(hidden_NH.device.type, CHUNK_LOGITS_ELSEWHERE)
+    chunk = max(1, limit // vocabulary)
+    if torch.is_grad_enabled() and (hidden_NH.requires_grad or parameters):
+        values = _Reading.apply(hidden_NH, questions, chunk, dropout, *parameters)
+    else:
+        values = _read(questions, hidden_NH, chunk)
+    return cast(Tensor, values)
+
+
+def kl_rows(full_NV: Tensor, other_NV: Tensor) -> Tensor:
+    r"""`Σ_v p_v (log p_v − log q_v)` of each row of log-probabilities, shape (N,), nats."""
+    # A token with probability 0 adds nothing, whatever q gives it; inf − inf would be NaN.
+    log_ratio = torch.where(full_NV.isneginf(), 0.0, full_NV - other_NV)
+    return (full_NV.exp() * log_ratio).sum(-1)
+
+
+def entropy_rows(full_NV: Tensor) -> Tensor:
+    r"""`−Σ_v p_v log p_v` of each row of log-probabilities, shape (N,), nats."""
+    return -(full_NV.exp() * full_NV.clamp(min=torch.finfo(full_NV.dtype).min)).sum(-1)
+
+
+def frozen_output_layer(inner: nn.Module) -> nn.Module | None:
+    """The output layer of a role that is active now, as something that stays when another role becomes active.
+
+    Args:
+        inner: The model whose forward pass is the role's policy.
+
+    Returns:
+        A module on the same weights; None for a PEFT model whose adapters leave the output layer alone, so that every
+        role has the same.
+    """
+    head = cast(nn.Module, cast(Any, inner).get_output_embeddings())
+    if isinstance(inner, PeftModel) and not any(
+        isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in head.modules()
+    ):
+        return None
+    # Parameters of its own on the same storage: which adapter is active is an attribute of the layers, and is copied.
+    tensors = chain(head.parameters(), head.buffers())
+    memo = {id(t): nn.Parameter(t.data, False) if isinstance(t, nn.Parameter) else t.data for t in tensors}
+    return deepcopy(head, memo).eval()
+
+
+def is_sharded(layer: nn.Module) -> bool:
+    """Whether a layer's weights are spread over processes, so that it can only be applied within its model's pass."""
+    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in layer.parameters())
+
+
+class _Reading(torch.autograd.Function):
+    """`_read` with gradients for the hidden states and for what learns in the output layer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NH: Tensor, questions: _Questions, chunk: int, dropout: bool, *parameters: nn.Parameter
+    ) -> Tensor:
+        ctx.questions, ctx.chunk = questions, chunk
+        ctx.learns = bool(parameters)
+        if not parameters:
+            values, slopes = _read_with_slopes(questions, hidden_NH, chunk)
+            ctx.save_for_backward(*slopes)
+            return values
+        ctx.random = _RandomState(hidden_NH.device) if dropout else None
+        ctx.autocast = _autocast_as_now(hidden_NH.device.type)
+        ctx.parameters = parameters  # not among the saved tensors, whose hooks could put copies in their place
+        ctx.save_for_backward(hidden_NH)
+        return _read(questions, hidden_NH, chunk)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_NK: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not ctx.learns:
+            slopes = ctx.saved_tensors
+            total = gradient_NK[:, 0].unsqueeze(-1) * slopes[0]
+            for k, slope in enumerate(slopes[1:], start=1):
+                total += gradient_NK[:, k].unsqueeze(-1) * slope
+            return total.to(slopes[0].dtype), None, None, None
+        (hidden_NH,) = ctx.saved_tensors
+        with ExitStack() as stack:
+            stack.enter_context(ctx.autocast())
+            if ctx.random is not None:
+                stack.enter_context(ctx.random.again())
+            hidden, weights = _gradients(
+                ctx.questions, hidden_NH, ctx.parameters, gradient_NK, ctx.chunk, ctx.needs_input_grad[0]
+            )
+        return hidden, None, None, None, *weights
+
+
+@torch.no_grad()
+def _read(questions: _Questions, hidden_NH: Tensor, chunk: int) -> Tensor:
+    """Values (N, K) without anything for a backward pass."""
+    parts = []
+    for rows in _chunks(len(hidden_NH), chunk):
+        columns, entropy = questions.answer(hidden_NH[rows], rows)
+        parts.append(torch.stack([*columns, *([] if entropy is None else [entropy])], -1))
+    return torch.cat(parts)
+
+
+def _read_with_slopes(questions: _Questions, hidden_NH: Tensor, chunk: int) -> tuple[Tensor, list[Tensor]]:
+    """Values (N, K), and of each differentiable column its gradient by the hidden states, (N, H)."""
+    slopes = [torch.empty_like(hidden_NH) for _ in range(1 + len(questions.against))]
+    parts = []
+    for rows in _chunks(len(hidden_NH), chunk):
+        with torch.enable_grad(), _nothing_leaves():
+            states = hidden_NH[rows].detach().requires_grad_()
+            columns, entropy = questions.answer(states, rows)
+            for k, column in enumerate(columns):
+                # A row's value depends on its own state alone, so the sum's gradient holds each row's.
+                more = k + 1 < len(columns)
+                (slopes[k][rows],) = torch.autograd.grad(column.sum(), states, retain_graph=more)
+        parts.append(torch.stack([c.detach() for c in (*columns, *([] if entropy is None else [entropy]))], -1))
+    return torch.cat(parts), slopes
+
+
+def _gradients(
+    questions: _Questions,
+    hidden_NH: Tensor,
+    parameters: Sequence[Tensor],
+    gradient_NK: Tensor,
+    chunk: int,
+    states_learn: bool,
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Apply the output layer again and differentiate; sums over chunks are kept in full precision."""
+    hidden_gradient = torch.empty_like(hidden_NH) if states_learn else None
+    totals: list[Tensor | None] = [None] * len(parameters)
+    for rows in _chunks(len(hidden_NH), chunk):
+        with torch.enable_grad(), _nothing_leaves():
+            states = hidden_NH[rows].detach().requires_grad_()
+            columns, _ = questions.answer(states, rows)
+            gradients = torch.autograd.grad(
+                columns, (states, *parameters), [gradient_NK[rows, k] for k in range(len(columns))], allow_unused=True
+            )
+        if hidden_gradient is not None and gradients[0] is not None:
+            hidden_gradient[rows] = gradients[0]
+        for k, gradient in enumerate(gradients[1:]):
+            if gradient is None:
+                continue
+            total = totals[k]
+            if total is None:
+                totals[k] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+            else:
+                total += gradient
+    weights = [None if t is None else t.to(p.dtype) for t, p in zip(totals, parameters, strict=True)]
+    return hidden_gradient, weights
+
+
+def _chunks(rows: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _nothing_leaves() -> saved_tensors_hooks:
+    """Within it tensors are kept as they are for backward passes: a chunk's is over before anything could move them."""
+    return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+
+
+def _autocast_as_now(device_type: str) -> Callable[[], Any]:
+    """A context that restores mixed precision as it is now; a backward pass runs without."""
+    enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+    return lambda: torch.autocast(device_type, dtype=dtype) if enabled else nullcontext()
+
+
+class _RandomState:
+    """The state of the random numbers of a device, to draw the same again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._own = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw once more what was drawn since this object was made; afterwards the state is as before."""
+        kind = self._device.type
+        devices = [] if self._own is None else [self._device]
+        with torch.random.fork_rng(devices=devices, device_type="cuda" if kind == "cpu" else kind):
+            torch.set_rng_state(self._cpu)
+            if self._own is not None:
+                torch.get_device_module(self._device).set_rng_state(self._own, self._device)
+            yield

@@ -1,0 +1,103 @@
+"""One pass of the policy, with its exact KL divergences to frozen roles."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from magnetar.modeling.forward import output_layer
+from magnetar.modeling.logprobs import TokenLogProbs, exact_kl
+from magnetar.modeling.roles import Roles
+from magnetar.modeling.vocabulary import FrozenStates, Layer, frozen_output_layer, is_sharded
+from magnetar.training.experience import Experience
+from magnetar.training.passes import PassSettings
+from magnetar.types import Role
+
+__all__ = ["PolicyPasses"]
+
+
+class PolicyPasses:
+    """Passes of the policy over an experience.
+
+    A frozen role's distributions come from the states that were kept of its one pass when the experience was collected;
+    where there are none (a model whose output layer cannot be applied in chunks), from another pass of the role.
+    """
+
+    def __init__(self, roles: Roles, passes: PassSettings, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+        """Remember how passes run.
+
+        Args:
+            roles: The policy's parts.
+            passes: How passes run.
+            autocast: Context of mixed precision.
+        """
+        self._roles = roles
+        self._passes = passes
+        self._autocast = autocast
+        self._layers: dict[Role, Layer | None] = {}
+
+    def forget_layers(self) -> None:
+        """Let go of the frozen output layers, which may have been brought from main memory: a step is over."""
+        self._layers = {}
+
+    def keeps_states(self, experience: Experience) -> bool:
+        """Whether what the policy's output layer reads will be needed again, and can be used."""
+        own = experience.magnet_states if experience.magnet_is_behavior else None
+        return self._passes.chunked and (experience.behavior_states is not None or own is not None)
+
+    def run(
+        self,
+        model: nn.Module,
+        experience: Experience,
+        part: Sequence[int],
+        against: Sequence[Role],
+        *,
+        states: bool = False,
+    ) -> tuple[TokenLogProbs, Mapping[str, Tensor]]:
+        """Run the policy on some prompts of an experience.
+
+        Args:
+            model: The (wrapped) policy.
+            experience: With the states of the roles in `against`, if chunked passes are possible.
+            part: Indices of prompts.
+            against: Roles to which the exact KL divergence is wanted.
+            states: Whether to return what the output layer read, where chunked passes are possible.
+
+        Returns:
+            The policy's log-probabilities, and the divergences by role, shape (B, G, T), nats, differentiable.
+        """
+        prompt_ids = [experience.prompt_ids[b] for b in part]
+        response_ids = [experience.response_ids[b] for b in part]
+        kept = {role: experience.states(role) for role in against}
+        if None not in kept.values() and self._layers_at_hand(against):
+            frozen_states = {
+                role: FrozenStates(torch.cat([rows[b] for b in part]), self._layers[role])
+                for role, rows in kept.items()
+                if rows is not None
+            }
+            out = self._passes.run(model, prompt_ids, response_ids, against=frozen_states, states=states)
+            return out, out.kl_BGT
+        out = self._passes.run(model, prompt_ids, response_ids, full=bool(against))
+        divergences = {}
+        for role in against:
+            with torch.no_grad(), self._roles.use(role) as frozen, self._autocast():
+                other = self._passes.run(frozen, prompt_ids, response_ids, full=True, entropy=False).full_NV
+            assert out.full_NV is not None and other is not None
+            divergences[role] = exact_kl(out.full_NV, other, out.mask_BGT)
+        return out, divergences
+
+    def _layers_at_hand(self, roles: Sequence[Role]) -> bool:
+        """Find the output layers of roles once a step; False if they are sharded, and so cannot be applied alone."""
+        for role in roles:
+            if role in self._layers:
+                continue
+            layer = frozen_output_layer(self._roles.current)
+            if layer is not None:
+                with self._roles.use(role) as frozen:
+                    if is_sharded(output_layer(frozen)):
+                        return False
+                    layer = frozen_output_layer(frozen)
+            self._layers[role] = layer
+        return True
