@@ -177,12 +177,14 @@ def remove_all(run_dir: Path) -> None:
             shutil.rmtree(folder)
 
 
-def save_roles(folder: Path, roles: Roles) -> None:
-    """Write every frozen role."""
+def save_roles(folder: Path, roles: Roles, *, writes: bool = True) -> None:
+    """Write every frozen role; where weights are sharded every process takes part and one writes."""
     flat: dict[str, Tensor] = {}
-    for role, tensors in roles.state_dict().items():
+    for role, tensors in roles.state_dict(keep=writes).items():
         for name, tensor in tensors.items():
             flat[f"{role}{SEPARATOR}{name}"] = tensor.contiguous()
+    if not writes:
+        return
     safetensors.torch.save_file(flat, folder / ROLES_FILE)
 
 

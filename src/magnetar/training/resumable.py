@@ -15,6 +15,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError
 from magnetar.modeling.roles import Roles
+from magnetar.modeling.sharding import WholeWeights, plain_name
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.config import NashConfig
@@ -22,6 +23,7 @@ from magnetar.training.critic import CriticTraining
 from magnetar.training.experience import Experience
 from magnetar.training.ledger import LEDGER_FILE, Ledger, write_ledger
 from magnetar.training.prediction import OpponentPrediction
+from magnetar.training.sharding import shard_roles
 from magnetar.training.spending import Spending
 from magnetar.training.stream import StreamPlan
 
@@ -72,7 +74,8 @@ class ResumableTrainer(Trainer):
         return self.state.global_step % self.plan.inner_epochs
 
     def _weights_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.roles.current.parameters() if p.requires_grad)
+        part = self.roles.sharding.part
+        return all(bool(torch.isfinite(part(p)).all()) for p in self.roles.current.parameters() if p.requires_grad)
 
     def _check_finite(self, finite: bool, what: str, positions: list[int], *, stepped: bool = False) -> None:
         bad = torch.tensor(float(not finite), device=self.accelerator.device)
@@ -195,7 +198,19 @@ class ResumableTrainer(Trainer):
         self.args.max_steps = steps
         self.train_dataset = Subset(cast(Any, self.train_dataset), range(steps * self.plan.prompts_per_update))
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Wrap the model; then the roles follow it, if its weights have been sharded."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._shard_roles()
+        return prepared
+
+    def _shard_roles(self) -> None:
+        if isinstance(self.roles.sharding, WholeWeights):
+            shard_roles(self.roles, self.accelerator)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:  # called when the model has been sharded
+            self._shard_roles()
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         folder = Path(resume_from_checkpoint)
         checkpoints.load_roles(folder, self.roles)
@@ -214,8 +229,8 @@ class ResumableTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
+            checkpoints.save_roles(folder, self.roles, writes=self.args.should_save)
             if self.args.should_save:
-                checkpoints.save_roles(folder, self.roles)
                 checkpoints.save_prediction(folder, self.prediction.state_dict())
                 if self.critic is not None:
                     self.critic.save(folder)
@@ -241,6 +256,30 @@ class ResumableTrainer(Trainer):
             rotate_checkpoints(
                 output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
             )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy as a whole, so that anything can load it; see `transformers.Trainer.save_model`."""
+        if isinstance(self.roles.sharding, WholeWeights):
+            return super().save_model(output_dir, _internal_call)
+        self._save(output_dir, self._whole_policy())
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _whole_policy(self) -> dict[str, Tensor]:
+        """The weights to save, gathered one by one; empty on processes that save nothing."""
+        model, sharding = self.roles.current, self.roles.sharding
+        sharding.settle(model)
+        adapter = isinstance(model, PeftModel)
+        saved: dict[int, Tensor] = {}  # tied weights stay one
+        state: dict[str, Tensor] = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if adapter and not tensor.requires_grad:  # the base is not saved, nor are the frozen roles
+                continue
+            if id(tensor) not in saved:
+                whole = sharding.whole(tensor)
+                saved[id(tensor)] = whole.detach().to("cpu", copy=True) if self.args.should_save else whole.new_empty(0)
+            state[plain_name(name)] = saved[id(tensor)]
+        return state if self.args.should_save else {}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the policy alone: the other roles are not part of the result (checkpoints keep them apart)."""

@@ -25,6 +25,7 @@ from magnetar.judges import Judge, build_judge, require_scores
 from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
+from magnetar.modeling.sharding import AnotherProcessFailed, WholeWeights
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
@@ -38,6 +39,7 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
+from magnetar.training.sharding import check_sharding, will_be_sharded
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -143,7 +145,9 @@ class NashTrainer(ResumableTrainer):
                 "the optimizer, of which it knows nothing; give the optimizer alone (optimizers=(optimizer, None)) and "
                 "set lr_scheduler_type"
             )
-        self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
+        self.roles = make_roles(
+            model, keep_on_cpu=args.frozen_roles_on_cpu, will_be_sharded=will_be_sharded(args)
+        )
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
         self.prediction = OpponentPrediction(self.method, self.roles, args.inner_epochs)
@@ -169,11 +173,7 @@ class NashTrainer(ResumableTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ConfigError(
-                "FSDP and DeepSpeed shard the weights, and magnet moves and checkpoints of roles are not written for "
-                "shards yet; launch with data parallelism (accelerate launch --multi_gpu), with LoRA to save memory"
-            )
+        check_sharding(self.accelerator, args, self.method, has_critic=self.critic is not None)
         generation = getattr(self.roles.current, "generation_config", None)
         if generation is not None:
             # The policy is the model at this temperature: whoever loads it should sample it so.
@@ -294,13 +294,16 @@ class NashTrainer(ResumableTrainer):
         started = time.perf_counter()
         parts = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
         total = torch.zeros((), device=self.accelerator.device)
-        for number, part in enumerate(parts):
-            # Gradients are exchanged between processes with the last pass only.
-            last = number == len(parts) - 1
+        sharded = not isinstance(self.roles.sharding, WholeWeights)
+        for number in range(self.roles.sharding.most(len(parts))):
+            # Gradients are exchanged between processes with the last pass only, unless a process holds a share of them:
+            # what is not exchanged would be kept whole.
+            last = sharded or number == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, {"experience": experience, "part": part})
-                loss = loss * len(part) / (len(experience.prompts) * self.current_gradient_accumulation_steps)
+                if number < len(parts):
+                    loss = self._loss_of_part(model, experience, parts[number])
+                else:  # others have more passes, in which this process takes part
+                    loss = self._loss_of_part(model, experience, parts[-1], counts=False)
                 self.accelerator.backward(loss)
             total += loss.detach()
         self._check_finite(bool(torch.isfinite(total)), f"loss is {float(total)}", experience.positions)
@@ -308,6 +311,21 @@ class NashTrainer(ResumableTrainer):
         self._metrics.add("seconds_update", seconds, 1.0)
         self._metrics.add("tokens_per_second", 0.0, seconds)
         return total
+
+    def _loss_of_part(
+        self, model: nn.Module, experience: Experience, part: list[int], *, counts: bool = True
+    ) -> Tensor:
+        """The loss of a pass, in proportion to its prompts; a pass that does not count gives no gradient."""
+        metrics = self._metrics
+        if not counts:
+            self._metrics = MeanMetrics()
+        try:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, {"experience": experience, "part": part})
+        finally:
+            self._metrics = metrics
+        share = len(part) / (len(experience.prompts) * self.current_gradient_accumulation_steps)
+        return loss * (share if counts else 0.0)
 
     def _experience_for(self, inputs: list[dict[str, Any]]) -> Experience:
         """Fresh experience in the first inner epoch of an update, the same again in the later ones."""
@@ -349,8 +367,12 @@ class NashTrainer(ResumableTrainer):
         experience = failure = None
         try:
             experience = collect()
+            self.roles.sharding.meet()
         except JudgeError as error:
             failure = error
+            self.roles.sharding.report_failure()
+        except AnotherProcessFailed:
+            experience = None
         self._check_judge(failure)
         return cast(Experience, experience)
 

@@ -1,0 +1,74 @@
+"""Which ways of sharding weights a run can use, and how roles follow the policy into its shards."""
+
+import os
+from typing import Any, cast
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, str_to_bool
+from torch import nn
+
+from magnetar.errors import ConfigError
+from magnetar.methods import Method
+from magnetar.modeling.fully_sharded import FullySharded
+from magnetar.modeling.roles import Roles
+from magnetar.training.config import NashConfig
+
+__all__ = ["check_sharding", "shard_roles", "will_be_sharded"]
+
+
+def will_be_sharded(args: NashConfig) -> bool:
+    """Whether the launcher or the settings ask for sharded weights."""
+    if args.world_size == 1:
+        return False
+    by_launcher = str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")) == 1
+    return bool(by_launcher or args.fsdp)
+
+
+def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *, has_critic: bool) -> None:
+    """Refuse what does not work with sharded weights.
+
+    Raises:
+        ConfigError: It is asked for.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ConfigError("fsdp_version is 1, which flattens weights so that roles cannot move; set fsdp_version: 2")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ConfigError("DeepSpeed")
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    if has_critic:
+        raise ConfigError(
+            f"method {method.name!r} has a critic, which is not sharded yet; launch with data parallelism (accelerate "
+            "launch --multi_gpu), or use a method without a critic, such as 'rloo' or 'grpo'"
+        )
+    if args.frozen_roles_on_cpu:
+        raise ConfigError(
+            "frozen_roles_on_cpu is set, but the roles are sharded with the policy; remove it, and set "
+            "fsdp_offload_params: true in accelerate's settings if the shards are still too large"
+        )
+    if method.prediction == "extragradient" and args.inner_epochs > 1:
+        raise ConfigError(
+            f"method {method.name!r} with inner_epochs={args.inner_epochs} keeps a copy of the optimizer in its "
+            "checkpoints, which is not written for shards; set inner_epochs=1"
+        )
+
+
+def shard_roles(roles: Roles, accelerator: Accelerator) -> None:
+    """Let the roles follow a policy whose weights have just been sharded."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    sharding = FullySharded(accelerator.device, lambda model: _shard_as_the_policy(accelerator, model))
+    sharding.begin(roles.current)
+    roles.shard(sharding)
+
+
+def _shard_as_the_policy(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Shard a model whose weights are on the meta device by the policy's settings."""
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    plugin: Any = accelerator.state.fsdp_plugin
+    sends_weights, plugin.cpu_ram_efficient_loading = plugin.cpu_ram_efficient_loading, False
+    try:
+        return cast(nn.Module, fsdp2_prepare_model(accelerator, model))
+    finally:
+        plugin.cpu_ram_efficient_loading = sends_weights
