@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import Trainer
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError
@@ -147,7 +148,8 @@ class ResumableTrainer(Trainer):
             The result of `transformers.Trainer.train`.
 
         Raises:
-            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
+            CheckpointError: The checkpoint is incomplete, damaged or of another run, or was written with weights that
+                are sharded in another way; or saving failed.
             JudgeError: The judge failed; a checkpoint of the run up to the update before is written first.
             ConfigError: The output folder holds another run.
             NonFiniteLossError: The loss or its gradient is infinite or NaN.
@@ -175,6 +177,7 @@ class ResumableTrainer(Trainer):
             self._spending.total = Ledger(**state.get("ledger", {}))  # older checkpoints have none
             if any(budget.reached(self.ledger) for budget in self.settings.budgets):
                 self._play_no_more_than(state["step"])
+            checkpoints.check_weights(folder, sharded=self.is_fsdp_enabled)
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
             refuse_other_run(run_dir)
@@ -209,15 +212,26 @@ class ResumableTrainer(Trainer):
             shard_roles(self.roles, self.accelerator)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
         if self.is_fsdp_enabled:  # called when the model has been sharded
             self._shard_roles()
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
+        if checkpoints.has_shards(folder) and not self.is_fsdp_enabled:
+            checkpoints.load_whole_policy(folder, self.roles.current)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
         self.prediction.load_state_dict(checkpoints.load_prediction(folder))
         if self.critic is not None:
             self.critic.load(folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the optimiser's state; that of FSDP is by the names of weights, and fits whole ones too."""
+        if checkpoint is None or self.is_fsdp_enabled or not checkpoints.has_shards(Path(checkpoint)):
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        checkpoints.load_optimizer_by_name(Path(checkpoint), self.roles.current, cast(Any, self.optimizer))
+        cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        return None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
