@@ -27,8 +27,8 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 found_out = PartialState.__init__
-def as_on_gpus(state, *args, **kwargs):
-    found_out(state, *args, **kwargs)
+def as_on_gpus(state, cpu=False, **kwargs):
+    found_out(state, cpu=True, **kwargs)
     if state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU
 PartialState.__init__ = as_on_gpus

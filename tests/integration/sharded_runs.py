@@ -20,10 +20,10 @@ def whole_snapshot(trainer: NashTrainer) -> dict[str, Tensor]:
         for role, state in trainer.roles.state_dict().items():
             tensors |= {f"{role}.{name}": t for name, t in state.items()}
         optimizer: Any = trainer.optimizer
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{index}.{name}": sharding.whole(t).clone() for name, t in state.items() if torch.is_tensor(t)
-            }
+        # DeepSpeed's is in a form of its own; what it holds shows in the steps after.
+        for index, state in optimizer.state_dict().get("state", {}).items():
+            held = {name: t for name, t in state.items() if torch.is_tensor(t)}
+            tensors |= {f"optimizer.{index}.{name}": sharding.whole(t).clone() for name, t in held.items()}
     return tensors
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from magnetar.errors import CheckpointError, ModelError, unknown_name
 from magnetar.modeling.adapters import FROZEN_ROLES
-from magnetar.modeling.sharding import Sharding
+from magnetar.modeling.sharding import Sharding, whole_shape
 from magnetar.types import Role
 
 __all__ = ["Roles"]
@@ -183,9 +183,10 @@ class Roles(ABC):
                 f"{odd}. Resume with the model and adapter settings that the run began with"
             )
         for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape or tensor.dtype != tensors[name].dtype:
+            shape = whole_shape(tensor)
+            if shape != tensors[name].shape or tensor.dtype != tensors[name].dtype:
                 raise CheckpointError(
-                    f"role {role!r}, {name}: {tuple(tensor.shape)} {tensor.dtype} here, "
+                    f"role {role!r}, {name}: {tuple(shape)} {tensor.dtype} here, "
                     f"{tuple(tensors[name].shape)} {tensors[name].dtype} in the checkpoint; resume with the model, "
                     "adapter settings and precision that the run began with"
                 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from magnetar.errors import ModelError
 from magnetar.modeling.roles_base import Roles
-from magnetar.modeling.sharding import Sharding, WholeWeights, plain_name
+from magnetar.modeling.sharding import Sharding, WholeWeights, plain_name, whole_shape
 from magnetar.types import Role
 
 __all__ = ["FrozenCopyRoles"]
@@ -127,5 +127,6 @@ def _without_weights(model: nn.Module) -> nn.Module:
     """A copy whose weights are on the meta device; buffers are copied."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        empty = torch.empty(whole_shape(parameter), dtype=parameter.dtype, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
     return deepcopy(model, memo)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from magnetar.errors import MagnetarError
 
-__all__ = ["AnotherProcessFailed", "Sharding", "WholeWeights", "plain_name"]
+__all__ = ["AnotherProcessFailed", "Sharding", "WholeWeights", "plain_name", "whole_shape"]
 
 
 class AnotherProcessFailed(MagnetarError, RuntimeError):
@@ -213,6 +213,11 @@ def empty_pass(model: nn.Module, device: torch.device) -> None:
 def plain_name(name: str) -> str:
     """A weight's name without what activation checkpointing and compilation put into it."""
     return name.replace("._checkpoint_wrapped_module", "").replace("._orig_mod", "").removeprefix("_orig_mod.")
+
+
+def whole_shape(tensor: Tensor) -> torch.Size:
+    """A weight's shape as a whole; DeepSpeed keeps it apart from the piece."""
+    return getattr(tensor, "ds_shape", tensor.shape)
 
 
 def move_tensor(target: Tensor, value: Tensor, rate: float) -> None:

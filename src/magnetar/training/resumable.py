@@ -91,14 +91,16 @@ class ResumableTrainer(Trainer):
         norm = cast(Any, super()._get_grad_norm(model, grad_norm=grad_norm))
         # With float16 a scaler looks for its scale by trial: it skips a step whose gradient overflowed.
         if not math.isfinite(float(norm)) and self.accelerator.scaler is None:
-            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1)
+            # DeepSpeed's backward pass includes the step.
+            stepped = self.is_deepspeed_enabled
+            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1, stepped=stepped)
         return norm
 
-    def _stop_not_finite(self, what: str, bad_step: int) -> None:
+    def _stop_not_finite(self, what: str, bad_step: int, *, stepped: bool = False) -> None:
         """Save the last good weights, if this process still has them, and say where the trouble began."""
         if bad_step == 1:
             where = "nothing was saved: it was the first step"
-        elif self.state.global_step < bad_step:
+        elif self.state.global_step < bad_step and not stepped:
             where = f"the weights before it are in {self._save_last_step()}"
         else:
             kept = checkpoints.complete_checkpoints(Path(cast(str, self.args.output_dir)))
@@ -209,16 +211,20 @@ class ResumableTrainer(Trainer):
 
     def _shard_roles(self) -> None:
         if isinstance(self.roles.sharding, WholeWeights):
-            shard_roles(self.roles, self.accelerator)
+            shard_roles(self.roles, self.accelerator, self.deepspeed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        if self.is_fsdp_enabled:  # called when the model has been sharded
-            self._shard_roles()
         if checkpoints.has_shards(folder) and not self.is_fsdp_enabled:
             checkpoints.load_whole_policy(folder, self.roles.current)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_what_else_there_is(folder)
+
+    def _load_what_else_there_is(self, folder: Path) -> None:
+        """Roles, the open batch, the prediction and the critic of a checkpoint."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # the policy has been sharded just before
+            self._shard_roles()
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
         self.prediction.load_state_dict(checkpoints.load_prediction(folder))
@@ -227,6 +233,8 @@ class ResumableTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the optimiser's state; that of FSDP is by the names of weights, and fits whole ones too."""
+        if checkpoint is not None and self.is_deepspeed_enabled:  # which loads the policy without asking us
+            self._load_what_else_there_is(Path(checkpoint))
         if checkpoint is None or self.is_fsdp_enabled or not checkpoints.has_shards(Path(checkpoint)):
             return super()._load_optimizer_and_scheduler(checkpoint)
         checkpoints.load_optimizer_by_name(Path(checkpoint), self.roles.current, cast(Any, self.optimizer))

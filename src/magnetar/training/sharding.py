@@ -1,6 +1,7 @@
 """Which ways of sharding weights a run can use, and how roles follow the policy into its shards."""
 
 import os
+from copy import deepcopy
 from typing import Any, cast
 
 from accelerate import Accelerator
@@ -11,8 +12,10 @@ from magnetar.errors import ConfigError
 from magnetar.methods import Method
 from magnetar.modeling.fully_sharded import FullySharded
 from magnetar.modeling.roles import Roles
+from magnetar.modeling.zero_sharded import ZeroSharded
 from magnetar.training.config import NashConfig
 
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 __all__ = ["check_sharding", "shard_roles", "will_be_sharded"]
 
 
@@ -21,7 +24,8 @@ def will_be_sharded(args: NashConfig) -> bool:
     if args.world_size == 1:
         return False
     by_launcher = str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")) == 1
-    return bool(by_launcher or args.fsdp)
+    zero: Any = args.deepspeed_plugin
+    return bool(by_launcher or args.fsdp or (zero is not None and zero.zero_stage == 3))
 
 
 def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *, has_critic: bool) -> None:
@@ -32,9 +36,18 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
     """
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version is 1, which flattens weights so that roles cannot move; set fsdp_version: 2")
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise ConfigError("DeepSpeed")
-    if accelerator.distributed_type != DistributedType.FSDP:
+    kind = accelerator.distributed_type
+    if kind == DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage != 3:
+        raise ConfigError(
+            f"zero_stage is {accelerator.state.deepspeed_plugin.zero_stage}, of which every process holds all weights; "
+            "set zero_stage: 3, or launch with data parallelism (accelerate launch --multi_gpu)"
+        )
+    if kind == DistributedType.DEEPSPEED and method.prediction != "none":
+        raise ConfigError(
+            f"method {method.name!r} sets weights back or keeps those before a step, which DeepSpeed does not allow; "
+            "shard with FSDP2 instead, or use a method without a prediction, such as 'mpo'"
+        )
+    if kind not in SHARDED:
         return
     if has_critic:
         raise ConfigError(
@@ -53,13 +66,39 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
         )
 
 
-def shard_roles(roles: Roles, accelerator: Accelerator) -> None:
-    """Let the roles follow a policy whose weights have just been sharded."""
-    if accelerator.distributed_type != DistributedType.FSDP:
-        return
-    sharding = FullySharded(accelerator.device, lambda model: _shard_as_the_policy(accelerator, model))
-    sharding.begin(roles.current)
-    roles.shard(sharding)
+def shard_roles(roles: Roles, accelerator: Accelerator, engine: Any = None) -> None:
+    """Let the roles follow a policy whose weights have just been sharded.
+
+    Args:
+        roles: With the policy.
+        accelerator: Which sharded it.
+        engine: DeepSpeed's around the policy, if it was that.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        sharding = FullySharded(accelerator.device, lambda model: _shard_as_the_policy(accelerator, model))
+        sharding.begin(roles.current)
+        roles.shard(sharding)
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        config = _settings_of_frozen_models(accelerator)
+        roles.shard(ZeroSharded(accelerator.device, roles.current, engine, lambda model: _frozen_engine(model, config)))
+
+
+def _settings_of_frozen_models(accelerator: Accelerator) -> dict[str, Any]:
+    """DeepSpeed's settings for models that do not train."""
+    config = deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
+    for name in ("optimizer", "scheduler"):
+        config.pop(name, None)
+    config["zero_optimization"].pop("offload_optimizer", None)
+    return config
+
+
+def _frozen_engine(model: nn.Module, config: dict[str, Any]) -> Any:
+    """An engine that gathers the weights of a model that does not train, layer by layer."""
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(model=model, config=config)
+    engine.eval()
+    return engine
 
 
 def _shard_as_the_policy(accelerator: Accelerator, model: nn.Module) -> nn.Module:

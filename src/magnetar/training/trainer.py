@@ -145,9 +145,7 @@ class NashTrainer(ResumableTrainer):
                 "the optimizer, of which it knows nothing; give the optimizer alone (optimizers=(optimizer, None)) and "
                 "set lr_scheduler_type"
             )
-        self.roles = make_roles(
-            model, keep_on_cpu=args.frozen_roles_on_cpu, will_be_sharded=will_be_sharded(args)
-        )
+        self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu, will_be_sharded=will_be_sharded(args))
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
         self.prediction = OpponentPrediction(self.method, self.roles, args.inner_epochs)
@@ -295,22 +293,37 @@ class NashTrainer(ResumableTrainer):
         parts = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
         total = torch.zeros((), device=self.accelerator.device)
         sharded = not isinstance(self.roles.sharding, WholeWeights)
-        for number in range(self.roles.sharding.most(len(parts))):
+        passes = self.roles.sharding.most(len(parts))
+        for number in range(passes):
             # Gradients are exchanged between processes with the last pass only, unless a process holds a share of them:
             # what is not exchanged would be kept whole.
-            last = sharded or number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            last = number == passes - 1
+            with nullcontext() if last or sharded else self.accelerator.no_sync(model):
                 if number < len(parts):
                     loss = self._loss_of_part(model, experience, parts[number])
                 else:  # others have more passes, in which this process takes part
                     loss = self._loss_of_part(model, experience, parts[-1], counts=False)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        self._check_finite(bool(torch.isfinite(total)), f"loss is {float(total)}", experience.positions)
+                total += loss.detach()
+                if last:  # before the gradient is complete: DeepSpeed then takes the step at once
+                    finite = bool(torch.isfinite(total))
+                    self._check_finite(finite, f"loss is {float(total)}", experience.positions)
+                self._backward(loss, last=last)
         seconds = time.perf_counter() - started
         self._metrics.add("seconds_update", seconds, 1.0)
         self._metrics.add("tokens_per_second", 0.0, seconds)
         return total
+
+    def _backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate a gradient; DeepSpeed takes the optimiser step with the last pass of the last batch."""
+        if not self.is_deepspeed_enabled:
+            self.accelerator.backward(loss)
+            return
+        ends_step = self.accelerator.gradient_state.sync_gradients
+        self.accelerator.gradient_state._set_sync_gradients(ends_step and last)
+        try:
+            self.accelerator.backward(loss, scale_wrt_gas=False)  # it is divided already
+        finally:
+            self.accelerator.gradient_state._set_sync_gradients(ends_step)
 
     def _loss_of_part(
         self, model: nn.Module, experience: Experience, part: list[int], *, counts: bool = True
