@@ -1,9 +1,12 @@
 """Which ways of sharding weights a run can use, and how roles follow the policy into its shards."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, cast
 
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, str_to_bool
 from torch import nn
@@ -16,7 +19,7 @@ from magnetar.modeling.zero_sharded import ZeroSharded
 from magnetar.training.config import NashConfig
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-__all__ = ["check_sharding", "shard_roles", "will_be_sharded"]
+__all__ = ["agreed", "check_sharding", "loading_whole_models", "shard_roles", "will_be_sharded"]
 
 
 def will_be_sharded(args: NashConfig) -> bool:
@@ -64,6 +67,35 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
             f"method {method.name!r} with inner_epochs={args.inner_epochs} keeps a copy of the optimizer in its "
             "checkpoints, which is not written for shards; set inner_epochs=1"
         )
+
+
+@contextmanager
+def loading_whole_models() -> Iterator[None]:
+    """Inside, models are loaded as if nothing was sharded: a judge is not part of what is.
+
+    While a run is set up for sharding, transformers would give a judge's weights to the first process alone (FSDP), or
+    in pieces that only DeepSpeed's engine puts together (ZeRO-3).
+    """
+    from transformers.integrations import deepspeed
+
+    lazily = os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if lazily is not None:
+            os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = lazily
+        deepspeed._hf_deepspeed_config_weak_ref = config
+
+
+def agreed(value: str, processes: int) -> str:
+    """The first process's value: the others may not have the weights that it was found from."""
+    if processes == 1 or not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def shard_roles(roles: Roles, accelerator: Accelerator, engine: Any = None) -> None:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -39,7 +40,7 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_layout, model_and_tokenizer, prepare_model
 from magnetar.training.resumable import ResumableTrainer
-from magnetar.training.sharding import check_sharding, will_be_sharded
+from magnetar.training.sharding import agreed, check_sharding, loading_whole_models, will_be_sharded
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -93,7 +94,8 @@ class NashTrainer(ResumableTrainer):
             print(f"one process uses 1 of the {args.n_gpu} visible GPUs; run with `accelerate launch` to use them all")
             args._n_gpu = 1
         self.method = args.build_method()
-        self.judge = build_judge(judge)
+        with loading_whole_models():
+            self.judge = build_judge(judge)
         if self.method.sampled_objective.needs_reward:
             require_scores(self.judge, f"method {self.method.name!r}")
         prompts = load_prompts(train_dataset)
@@ -137,7 +139,7 @@ class NashTrainer(ResumableTrainer):
 
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
         model = prepare_model(model, peft_config, args)
-        self.start_digest = digest_of_start(model)  # before roles are further adapters of it
+        self.start_digest = agreed(digest_of_start(model), args.world_size)  # before roles are further adapters of it
         self.critic = critic_for(self.method, model, args)
         if self.critic is not None and optimizers[1] is not None:
             raise ConfigError(
@@ -204,12 +206,7 @@ class NashTrainer(ResumableTrainer):
             method=self.method,
             passes=PassSettings(
                 args.temperature,
-                choose_layout(
-                    args.logprob_layout,
-                    self.roles.current,
-                    args.process_index,
-                    None if self.critic is None else self.critic.obstacle,
-                ),
+                self._layout(),
                 args.max_tokens_per_pass,
                 cast(int, tokenizer.pad_token_id),
             ),
@@ -221,6 +218,22 @@ class NashTrainer(ResumableTrainer):
             sampler=self._sampler,
             critic=None if self.critic is None else self.critic.critic,
         )
+
+    def _layout(self) -> str:
+        """How rows are laid out; found out by a pass, and so not before sharded weights are in place."""
+        args = self.settings
+        if will_be_sharded(args) and isinstance(self.roles.sharding, WholeWeights):
+            return "padded"
+        with torch.no_grad(), self.roles.use("current") as model:
+            obstacle = None if self.critic is None else self.critic.obstacle
+            return choose_layout(args.logprob_layout, model, args.process_index, obstacle)
+
+    def _shard_roles(self) -> None:
+        if not isinstance(self.roles.sharding, WholeWeights):
+            return
+        super()._shard_roles()
+        if not isinstance(self.roles.sharding, WholeWeights):
+            self._collector = replace(self._collector, passes=replace(self.passes, layout=self._layout()))
 
     @property
     def _keeps_experiences(self) -> bool:
