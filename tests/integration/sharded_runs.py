@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magnetar.modeling.sharding import plain_name
+from magnetar.modeling.sharding import plain_name, whole_shape
 from magnetar.training import NashTrainer
 
 
@@ -34,5 +34,5 @@ def assert_shares(trainer: NashTrainer) -> None:
     for model in (trainer.roles.current, *models.values()):
         sharding.settle(model)
         weights = list(model.parameters())
-        held, all_of_it = sum(sharding.part(w).numel() for w in weights), sum(w.numel() for w in weights)
+        held, all_of_it = sum(sharding.part(w).numel() for w in weights), sum(whole_shape(w).numel() for w in weights)
         assert 0.4 * all_of_it < held < 0.6 * all_of_it, (held, all_of_it)
