@@ -50,7 +50,7 @@ test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## language-model judges on a real v
 DEEPSPEED_VENV ?= .venv-deepspeed
 $(DEEPSPEED_VENV)/.installed: $(STAMP)
 	$(PYTHON) -m venv $(DEEPSPEED_VENV)
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$($(DEEPSPEED_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/first.pth
 	$(DEEPSPEED_VENV)/bin/python -m pip install --quiet wheel setuptools
 	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(DEEPSPEED_VENV)/bin/python -m pip install --quiet --no-build-isolation \

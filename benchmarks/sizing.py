@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from magnetar.methods import METHODS
 from magnetar.modeling.sizing import Constants, Job, ModelShape, memory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,12 +135,12 @@ def fit(rank: int | None) -> list[float]:
     return [max(0.0, float(value)) for value in solution]
 
 
-def vocabulary_pass(vocabulary: int) -> dict[str, float]:
+def vocabulary_pass(vocabulary: int, exact: bool) -> dict[str, float]:
     """Peak memory of a training pass of a model that is little but its vocabulary."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from magnetar.modeling.logprobs import response_logprobs
+    from magnetar.modeling.logprobs import exact_kl, response_logprobs
 
     config = LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=vocabulary
@@ -148,8 +149,15 @@ def vocabulary_pass(vocabulary: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, vocabulary, (8,), generator=generator).tolist()]
     responses = [[torch.randint(0, vocabulary, (128,), generator=generator).tolist() for _ in range(4)]]
-    out = response_logprobs(model, prompts, responses, temperature=1.0, layout="packed", pad_token_id=0)
-    out.logp_BGT.sum().backward()
+    settings: Any = {"temperature": 1.0, "layout": "packed", "pad_token_id": 0, "full": exact}
+    out = response_logprobs(model, prompts, responses, **settings)
+    loss = out.logp_BGT.sum()
+    if exact:
+        with torch.no_grad():
+            other = response_logprobs(model, prompts, responses, **settings).full_NV
+        assert out.full_NV is not None and other is not None
+        loss = loss + exact_kl(out.full_NV, other, out.mask_BGT).sum()
+    loss.backward()
     weights = 2.0 * 4.0 * sum(p.numel() for p in model.parameters())  # with gradients
     return {"peak": peak_bytes() - weights, "response_tokens": 512.0}
 
@@ -161,9 +169,11 @@ def measure() -> Constants:
         full, lora = fit(None), fit(8)
         checkpointed = numbers_per_layer(128, 256, 16, None, checkpointing=True) / 128
     large, small = 60_000, 10_000
-    peaks = [in_own_process("--vocabulary", str(v)) for v in (large, small)]
-    copies = (peaks[0]["peak"] - peaks[1]["peak"]) / (4.0 * peaks[0]["response_tokens"] * (large - small))
-    return Constants(*full, *lora, checkpointed, copies, in_own_process("--nothing")["peak"])
+    copies = []
+    for exact in ([], ["--exact"]):
+        peaks = [in_own_process("--vocabulary", str(v), *exact) for v in (large, small)]
+        copies.append((peaks[0]["peak"] - peaks[1]["peak"]) / (4.0 * peaks[0]["response_tokens"] * (large - small)))
+    return Constants(*full, *lora, checkpointed, *copies, in_own_process("--nothing")["peak"])
 
 
 # ---- real runs ---------------------------------------------------------------------------------------------------
@@ -228,7 +238,9 @@ def job_of(name: str, shape: ModelShape) -> Job:
     """The job that a real run is."""
     run = RUNS[name]
     roles = 1 if run["lora_rank"] else 2
-    return Job(shape, frozen_roles=roles, weight_bytes=4, compute_bytes=4, trained_bytes=4, **run)
+    objective = METHODS["mpo"]().sampled_objective
+    exact = objective.needs_magnet_distribution or objective.needs_behavior_distribution
+    return Job(shape, frozen_roles=roles, exact_kl=exact, weight_bytes=4, compute_bytes=4, trained_bytes=4, **run)
 
 
 def check() -> list[dict[str, Any]]:
@@ -251,7 +263,7 @@ def check() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("measure", "check", "page", "nothing"):
+    for name in ("measure", "check", "page", "nothing", "exact"):
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--vocabulary", type=int)
     parser.add_argument("--run", choices=list(RUNS))
@@ -261,7 +273,7 @@ def main() -> None:
 
         print(json.dumps({"peak": peak_bytes()}))
     elif args.vocabulary is not None:
-        print(json.dumps(vocabulary_pass(args.vocabulary)))
+        print(json.dumps(vocabulary_pass(args.vocabulary, args.exact)))
     elif args.run is not None:
         print(json.dumps(real_run(args.run)))
     if args.measure:

@@ -55,7 +55,9 @@ def job(shape: ModelShape, *, lora: bool, devices: int, sharded: bool, method: s
     """The page's job: MPO, 4 prompts a device, 8 responses of 512 tokens to prompts of 256."""
     given: dict[str, Any] = {"prompts": 4, "group_size": 8, "prompt_tokens": 256, "response_tokens": 512}
     given |= {"tokens_per_pass": 8192, "lora_rank": 16 if lora else None, "frozen_roles": roles_of(method, lora=lora)}
-    given |= {"critic": METHODS[method]().sampled_objective.needs_value, "checkpointing": True}
+    objective = METHODS[method]().sampled_objective
+    exact = objective.needs_magnet_distribution or objective.needs_behavior_distribution
+    given |= {"critic": objective.needs_value, "exact_kl": exact, "checkpointing": True}
     return Job(shape, devices=devices, sharded=sharded, **(given | more))
 
 

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
             f"the sizes of {args.model!r} ({config.model_type}) cannot be read ({error}); expected a decoder with "
             "gated feed-forward layers, such as Llama, Qwen or Mistral"
         ) from error
-    lora = args.lora_r > 0
+    objective, lora = method.sampled_objective, args.lora_r > 0
     bytes_each = 4 if args.dtype == "float32" else 2
     job = Job(
         shape,
@@ -62,7 +62,8 @@ def main(argv: list[str]) -> int:
         devices=args.gpus,
         sharded=args.sharded,
         checkpointing=args.gradient_checkpointing,
-        critic=method.sampled_objective.needs_value,
+        exact_kl=objective.needs_magnet_distribution or objective.needs_behavior_distribution,
+        critic=objective.needs_value,
         engine="vllm" if args.use_vllm else "transformers",
         vllm_devices=args.vllm_gpus,
     )

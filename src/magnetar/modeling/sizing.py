@@ -110,6 +110,7 @@ class Job:
         devices: That share the work.
         sharded: Whether they share the weights too (FSDP2 or ZeRO-3).
         checkpointing: Whether activations are computed again in the backward pass.
+        exact_kl: Whether the objective compares whole distributions with another role's.
         critic: Whether a critic of the policy's size learns beside it; it is not sharded.
         engine: "transformers", or "vllm" for a second copy of the weights beside the trained one.
         vllm_devices: Devices over which vLLM spreads its copy.
@@ -130,6 +131,7 @@ class Job:
     devices: int = 1
     sharded: bool = False
     checkpointing: bool = False
+    exact_kl: bool = False
     critic: bool = False
     engine: str = "transformers"
     vllm_devices: int = 1
@@ -172,7 +174,8 @@ class Constants:
         lora_rank: In units of the rank of the adapters.
         checkpoint_hidden: As ``full_hidden``, when activations are computed again.
         vocabulary_copies: Float32 numbers for each response token and each token of the vocabulary at the peak of a
-            pass.
+            pass that needs the probabilities of the sampled tokens alone.
+        exact_kl_copies: The same for a pass that compares whole distributions with another role's.
         process_bytes: Of a process before anything is loaded.
     """
 
@@ -185,6 +188,7 @@ class Constants:
     lora_rank: float
     checkpoint_hidden: float
     vocabulary_copies: float
+    exact_kl_copies: float
     process_bytes: float
 
 
@@ -274,7 +278,8 @@ def memory(job: Job, constants: Constants | None = None) -> Memory:
     kept = tokens * c.checkpoint_hidden * shape.hidden * shape.layers * job.compute_bytes
     update = {"activations": kept + one_layer if job.checkpointing else one_layer * shape.layers}
     responses = job.groups_per_pass * job.group_size * job.response_tokens
-    update["vocabulary"] = c.vocabulary_copies * 4.0 * responses * shape.vocabulary
+    copies = c.exact_kl_copies if job.exact_kl else c.vocabulary_copies
+    update["vocabulary"] = copies * 4.0 * responses * shape.vocabulary
     if job.sharded:
         largest = max(shape.layer_parameters, shape.vocabulary * shape.hidden)
         update["gathered weights"] = 2.0 * largest * job.compute_bytes
