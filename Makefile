@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-vllm lint types check docs-figures clean
+.PHONY: help demo test test-slow test-vllm test-deepspeed lint types check docs-figures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,20 @@ $(VLLM_VENV)/.installed: constraints.txt
 
 test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## language-model judges on a real vLLM, server and in process (minutes)
 	MAGNETAR_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m slow tests/unit/judges/language_model/test_llm_vllm.py
+
+# DeepSpeed has a backend for CPUs; it is tested in an environment of its own that sees the packages of the first one.
+DEEPSPEED_VENV ?= .venv-deepspeed
+$(DEEPSPEED_VENV)/.installed: $(STAMP)
+	$(PYTHON) -m venv $(DEEPSPEED_VENV)
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$($(DEEPSPEED_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/first.pth
+	$(DEEPSPEED_VENV)/bin/python -m pip install --quiet wheel setuptools
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(DEEPSPEED_VENV)/bin/python -m pip install --quiet --no-build-isolation \
+		--constraint constraints.txt deepspeed
+	@touch $@
+
+test-deepspeed: $(DEEPSPEED_VENV)/.installed ## training with weights in pieces by DeepSpeed's ZeRO-3, two processes (minutes)
+	OMP_NUM_THREADS=1 $(DEEPSPEED_VENV)/bin/python -m pytest -m slow -k zero3 tests/integration/test_sharded_training.py
 
 lint: $(STAMP) ## style, format and import rules
 	$(BIN)/ruff check .

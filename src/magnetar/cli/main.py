@@ -16,11 +16,12 @@ COMMANDS = {
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
     "agreement": ("magnetar.cli.agreement", "how far two judges, or a judge and labels, agree"),
+    "size": ("magnetar.cli.size", "what a run takes in GPU memory, and what to change if that is too much"),
     "methods": ("magnetar.cli.methods", "list the methods, and what each converges to"),
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
-WITH_MODELS = ("demo", "train", "compare", "eval", "preference", "judge", "agreement")
+WITH_MODELS = ("demo", "train", "compare", "eval", "preference", "judge", "agreement", "size")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -63,11 +63,13 @@ def run(
     from magnetar.judges import build_judge
     from magnetar.modeling.loading import load_policy
     from magnetar.training.resumable import refuse_other_run
+    from magnetar.training.sharding import loading_whole_models
     from magnetar.training.trainer import NashTrainer
 
     if resume is None and not args.overwrite_output_dir:
         refuse_other_run(folder)
-    judge = build_judge(options.judge)  # type: ignore[arg-type]
+    with loading_whole_models():
+        judge = build_judge(options.judge)  # type: ignore[arg-type]
     model, tokenizer = load_policy(
         str(options.model),
         dtype=model_config.dtype or "float32",

@@ -158,7 +158,7 @@ class RolePlayer:
 
     def respond(self, prompts: Sequence[Prompt], request: GenerationRequest) -> Responses:
         """Sample from the role."""
-        with self.roles.use(self.role) as model, self.autocast():
+        with self.roles.use(self.role, gather=True) as model, self.autocast():
             return generate_responses(model, self.tokenizer, prompts, request, label=self.name)
 
 

@@ -13,7 +13,12 @@ from typing import Any, NoReturn
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+from transformers.trainer import FSDP_MODEL_NAME
+from transformers.trainer_utils import load_sharded_checkpoint
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from magnetar.errors import CheckpointError
 from magnetar.modeling.roles import Roles
@@ -22,12 +27,16 @@ from magnetar.training.experience import Experience
 from magnetar.training.stream import StreamPlan
 
 __all__ = [
+    "check_weights",
     "complete_checkpoints",
     "give_up_saving",
+    "has_shards",
     "latest_checkpoint",
     "load_experiences",
+    "load_optimizer_by_name",
     "load_prediction",
     "load_roles",
+    "load_whole_policy",
     "mark_incomplete",
     "played",
     "read_state",
@@ -41,6 +50,7 @@ __all__ = [
 ]
 
 STATE_FILE = "magnetar_state.json"
+FSDP_OPTIMIZER_FILE = "optimizer.bin"
 ROLES_FILE = "roles.safetensors"
 PREDICTION_FILE = "prediction.pt"
 SEPARATOR = "|"  # between role and tensor name; module names use dots
@@ -177,12 +187,14 @@ def remove_all(run_dir: Path) -> None:
             shutil.rmtree(folder)
 
 
-def save_roles(folder: Path, roles: Roles) -> None:
-    """Write every frozen role."""
+def save_roles(folder: Path, roles: Roles, *, writes: bool = True) -> None:
+    """Write every frozen role; where weights are sharded every process takes part and one writes."""
     flat: dict[str, Tensor] = {}
-    for role, tensors in roles.state_dict().items():
+    for role, tensors in roles.state_dict(keep=writes).items():
         for name, tensor in tensors.items():
             flat[f"{role}{SEPARATOR}{name}"] = tensor.contiguous()
+    if not writes:
+        return
     safetensors.torch.save_file(flat, folder / ROLES_FILE)
 
 
@@ -202,6 +214,48 @@ def load_roles(folder: Path, roles: Roles) -> None:
         role, name = key.split(SEPARATOR, 1)
         state.setdefault(role, {})[name] = tensor
     roles.load_state_dict(state)
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether a checkpoint was written by processes that share the weights (FSDP)."""
+    return any(folder.glob(f"{FSDP_MODEL_NAME}*"))
+
+
+def check_weights(folder: Path, *, sharded: bool) -> None:
+    """Check that a run whose weights are sharded or not can continue from a checkpoint.
+
+    Raises:
+        CheckpointError: It cannot.
+    """
+    if sharded and not has_shards(folder):
+        raise CheckpointError(
+            f"{folder} was written by processes that each had whole weights, and FSDP cannot continue from it; resume "
+            "without FSDP, or start a new run from the model in it"
+        )
+    if not sharded and has_shards(folder) and not (folder / f"{FSDP_MODEL_NAME}.bin").is_file():
+        raise CheckpointError(
+            f"{folder} holds one file for each process (fsdp_state_dict_type: SHARDED_STATE_DICT); resume with FSDP, "
+            "with any number of processes"
+        )
+
+
+def load_whole_policy(folder: Path, model: nn.Module) -> None:
+    """Read the policy of a checkpoint that FSDP wrote into a model that is not sharded."""
+    if isinstance(model, PeftModel):
+        weights = load_peft_weights(str(folder), device="cpu")
+        set_peft_model_state_dict(model, weights, adapter_name=model.active_adapters[0])
+    elif (folder / SAFE_WEIGHTS_NAME).is_file():
+        model.load_state_dict(safetensors.torch.load_file(folder / SAFE_WEIGHTS_NAME), strict=False)
+    else:
+        load_sharded_checkpoint(model, str(folder), strict=False)
+
+
+def load_optimizer_by_name(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Read the optimiser's state of a checkpoint that FSDP wrote into the optimiser of a model that is not sharded."""
+    while hasattr(optimizer, "optimizer"):  # accelerate's wrapper
+        optimizer = optimizer.optimizer  # pyright: ignore[reportAttributeAccessIssue]
+    state = torch.load(folder / FSDP_OPTIMIZER_FILE, weights_only=True)
+    set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True))
 
 
 def save_prediction(folder: Path, state: dict[str, Any]) -> None:

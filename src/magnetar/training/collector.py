@@ -267,14 +267,14 @@ class Collector:
             MixtureMember(lambda: self.roles.use("reference"), share),
         ]
         seeds = [_seed(self.seed, position, stream) for position in questions.positions]
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), self.roles.together(("current", "reference")), self.autocast():
             return generate(members, questions.prompt_ids, count, seeds)
 
     def _generate(
         self, role: Role, prompt_ids: list[list[int]], count: int, positions: list[int], *, stream: int
     ) -> Rollouts:
         seeds = [_seed(self.seed, position, stream) for position in positions]
-        with torch.no_grad(), self.roles.use(role) as model, self.autocast():
+        with torch.no_grad(), self.roles.use(role, gather=True) as model, self.autocast():
             return self.engine.generate(model, prompt_ids, count, seeds)
 
     def _needs_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:

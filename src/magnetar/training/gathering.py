@@ -8,6 +8,7 @@ import torch
 from magnetar.errors import CheckpointError, JudgeError
 from magnetar.judges import Judge
 from magnetar.methods import Method
+from magnetar.modeling.sharding import AnotherProcessFailed, WholeWeights
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
 from magnetar.training.experience import Experience
@@ -64,7 +65,7 @@ class GatheringTrainer(ResumableTrainer):
     @property
     def _passes_are_local(self) -> bool:
         """Whether a process may run passes while others do something else: weights are not in shards."""
-        return not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        return isinstance(self.roles.sharding, WholeWeights)
 
     def _parts(self, inputs: Rows) -> Iterator[tuple[Experience, bool]]:
         """The experience of a micro-batch, part by part, each with whether it is the last.
@@ -138,12 +139,23 @@ class GatheringTrainer(ResumableTrainer):
                     handed_on += 1
                     yield part
             check_answered(self.judge.name, parts)
+            self._meet_the_others(parts)
         except JudgeError as error:
             failure = error
+            self.roles.sharding.report_failure()
+        except AnotherProcessFailed:  # it says why in a moment
+            pass
         self._check_judge(failure)
         finite = all(part.finite for part in parts)
         self._check_finite(finite, "probabilities of sampled tokens are not finite", batch.positions)
         yield from parts[handed_on:]
+
+    def _meet_the_others(self, parts: list[Experience]) -> None:
+        """Where weights are in shards: let processes that still generate know whether this one has all its parts."""
+        if all(part.finite for part in parts):
+            self.roles.sharding.meet()
+        else:
+            self.roles.sharding.report_failure()
 
     def _keep(self, experience: Experience, number: int | None) -> None:
         """Log a micro-batch's experience, and keep it for later optimiser steps; its number if it was kept before."""

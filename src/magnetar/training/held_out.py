@@ -9,6 +9,7 @@ from magnetar.evaluation.matchup import Matchup, Responses
 from magnetar.evaluation.play import play
 from magnetar.evaluation.players import GenerationRequest, RolePlayer
 from magnetar.judges import Judge
+from magnetar.modeling.sharding import WholeWeights
 from magnetar.rollout import SamplingParams
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def play_against_reference(
             judge or trainer.judge,
             request=request,
         )
+    elif not isinstance(trainer.roles.sharding, WholeWeights):
+        for role in ("current", "reference"):  # its weights are needed by the others
+            with trainer.roles.use(role, gather=True):
+                pass
     if args.world_size == 1:
         return share
     merged = _merge([part for part in gather_object([share]) if part is not None])

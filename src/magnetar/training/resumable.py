@@ -13,10 +13,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import Trainer
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError
 from magnetar.modeling.roles import Roles
+from magnetar.modeling.sharding import WholeWeights, plain_name
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.config import NashConfig
@@ -25,6 +27,7 @@ from magnetar.training.experience import Experience
 from magnetar.training.judging import Judging
 from magnetar.training.ledger import LEDGER_FILE, Ledger, write_ledger
 from magnetar.training.prediction import OpponentPrediction
+from magnetar.training.sharding import shard_roles
 from magnetar.training.spending import Spending
 from magnetar.training.stream import StreamPlan
 
@@ -76,7 +79,8 @@ class ResumableTrainer(Trainer):
         return self.state.global_step % self.plan.inner_epochs
 
     def _weights_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.roles.current.parameters() if p.requires_grad)
+        part = self.roles.sharding.part
+        return all(bool(torch.isfinite(part(p)).all()) for p in self.roles.current.parameters() if p.requires_grad)
 
     def _check_finite(self, finite: bool, what: str, positions: list[int], *, stepped: bool = False) -> None:
         bad = torch.tensor(float(not finite), device=self.accelerator.device)
@@ -91,14 +95,16 @@ class ResumableTrainer(Trainer):
         norm = cast(Any, super()._get_grad_norm(model, grad_norm=grad_norm))
         # With float16 a scaler looks for its scale by trial: it skips a step whose gradient overflowed.
         if not math.isfinite(float(norm)) and self.accelerator.scaler is None:
-            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1)
+            # DeepSpeed's backward pass includes the step.
+            stepped = self.is_deepspeed_enabled
+            self._stop_not_finite(f"gradient norm is {float(norm)}", self.state.global_step + 1, stepped=stepped)
         return norm
 
-    def _stop_not_finite(self, what: str, bad_step: int) -> None:
+    def _stop_not_finite(self, what: str, bad_step: int, *, stepped: bool = False) -> None:
         """Save the last good weights, if this process still has them, and say where the trouble began."""
         if bad_step == 1:
             where = "nothing was saved: it was the first step"
-        elif self.state.global_step < bad_step:
+        elif self.state.global_step < bad_step and not stepped:
             where = f"the weights before it are in {self._save_last_step()}"
         else:
             kept = checkpoints.complete_checkpoints(Path(cast(str, self.args.output_dir)))
@@ -148,7 +154,8 @@ class ResumableTrainer(Trainer):
             The result of `transformers.Trainer.train`.
 
         Raises:
-            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
+            CheckpointError: The checkpoint is incomplete, damaged or of another run, or was written with weights that
+                are sharded in another way; or saving failed.
             JudgeError: The judge failed; a checkpoint of the run up to the update before is written first.
             ConfigError: The output folder holds another run.
             NonFiniteLossError: The loss or its gradient is infinite or NaN.
@@ -176,6 +183,7 @@ class ResumableTrainer(Trainer):
             self._spending.total = Ledger(**state.get("ledger", {}))  # older checkpoints have none
             if any(budget.reached(self.ledger) for budget in self.settings.budgets):
                 self._play_no_more_than(state["step"])
+            checkpoints.check_weights(folder, sharded=self.is_fsdp_enabled)
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
             refuse_other_run(run_dir)
@@ -209,14 +217,43 @@ class ResumableTrainer(Trainer):
         self.args.max_steps = steps
         self.train_dataset = Subset(cast(Any, self.train_dataset), range(steps * self.plan.prompts_per_update))
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Wrap the model; then the roles follow it, if its weights have been sharded."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._shard_roles()
+        return prepared
+
+    def _shard_roles(self) -> None:
+        if isinstance(self.roles.sharding, WholeWeights):
+            shard_roles(self.roles, self.accelerator, self.deepspeed)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
         folder = Path(resume_from_checkpoint)
+        if checkpoints.has_shards(folder) and not self.is_fsdp_enabled:
+            checkpoints.load_whole_policy(folder, self.roles.current)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_what_else_there_is(folder)
+
+    def _load_what_else_there_is(self, folder: Path) -> None:
+        """Roles, the open batch, the prediction and the critic of a checkpoint."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # the policy has been sharded just before
+            self._shard_roles()
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
         self.prediction.load_state_dict(checkpoints.load_prediction(folder))
         if self.critic is not None:
             self.critic.load(folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the optimiser's state; that of FSDP is by the names of weights, and fits whole ones too."""
+        if checkpoint is not None and self.is_deepspeed_enabled:  # which loads the policy without asking us
+            self._load_what_else_there_is(Path(checkpoint))
+        if checkpoint is None or self.is_fsdp_enabled or not checkpoints.has_shards(Path(checkpoint)):
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        checkpoints.load_optimizer_by_name(Path(checkpoint), self.roles.current, cast(Any, self.optimizer))
+        cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        return None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
@@ -228,8 +265,8 @@ class ResumableTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
+            checkpoints.save_roles(folder, self.roles, writes=self.args.should_save)
             if self.args.should_save:
-                checkpoints.save_roles(folder, self.roles)
                 checkpoints.save_prediction(folder, self.prediction.state_dict())
                 if self.critic is not None:
                     self.critic.save(folder)
@@ -255,6 +292,30 @@ class ResumableTrainer(Trainer):
             rotate_checkpoints(
                 output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
             )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy as a whole, so that anything can load it; see `transformers.Trainer.save_model`."""
+        if isinstance(self.roles.sharding, WholeWeights):
+            return super().save_model(output_dir, _internal_call)
+        self._save(output_dir, self._whole_policy())
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _whole_policy(self) -> dict[str, Tensor]:
+        """The weights to save, gathered one by one; empty on processes that save nothing."""
+        model, sharding = self.roles.current, self.roles.sharding
+        sharding.settle(model)
+        adapter = isinstance(model, PeftModel)
+        saved: dict[int, Tensor] = {}  # tied weights stay one
+        state: dict[str, Tensor] = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if adapter and not tensor.requires_grad:  # the base is not saved, nor are the frozen roles
+                continue
+            if id(tensor) not in saved:
+                whole = sharding.whole(tensor)
+                saved[id(tensor)] = whole.detach().to("cpu", copy=True) if self.args.should_save else whole.new_empty(0)
+            state[plain_name(name)] = saved[id(tensor)]
+        return state if self.args.should_save else {}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the policy alone: the other roles are not part of the result (checkpoints keep them apart)."""

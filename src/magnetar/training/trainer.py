@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge, require_scores
 from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.roles import make_roles
+from magnetar.modeling.sharding import WholeWeights
 from magnetar.numerics import masked_sum, sampled_reverse_kl
 from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
 from magnetar.training.activations import activation_context, checkpoint_activations
@@ -39,6 +41,7 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.policy_passes import PolicyPasses
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_chunking, choose_layout, model_and_tokenizer, prepare_model
+from magnetar.training.sharding import agreed, check_sharding, loading_whole_models, will_be_sharded
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -92,7 +95,8 @@ class NashTrainer(GatheringTrainer):
             print(f"one process uses 1 of the {args.n_gpu} visible GPUs; run with `accelerate launch` to use them all")
             args._n_gpu = 1
         self.method = args.build_method()
-        self.judge = build_judge(judge)
+        with loading_whole_models():
+            self.judge = build_judge(judge)
         if self.method.sampled_objective.needs_reward:
             require_scores(self.judge, f"method {self.method.name!r}")
         prompts = load_prompts(train_dataset)
@@ -136,7 +140,7 @@ class NashTrainer(GatheringTrainer):
 
         set_seed(args.seed)  # an adapter's random start belongs to the run's seed too
         model = prepare_model(model, peft_config, args)
-        self.start_digest = digest_of_start(model)  # before roles are further adapters of it
+        self.start_digest = agreed(digest_of_start(model), args.world_size)  # before roles are further adapters of it
         self.critic = critic_for(self.method, model, args)
         if self.critic is not None and optimizers[1] is not None:
             raise ConfigError(
@@ -144,7 +148,7 @@ class NashTrainer(GatheringTrainer):
                 "the optimizer, of which it knows nothing; give the optimizer alone (optimizers=(optimizer, None)) and "
                 "set lr_scheduler_type"
             )
-        self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu)
+        self.roles = make_roles(model, keep_on_cpu=args.frozen_roles_on_cpu, will_be_sharded=will_be_sharded(args))
         if self.method.sampled_objective.needs_magnet:
             self.roles.add("magnet")
         self.prediction = OpponentPrediction(self.method, self.roles, args.inner_epochs)
@@ -170,11 +174,7 @@ class NashTrainer(GatheringTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ConfigError(
-                "FSDP and DeepSpeed shard the weights, and magnet moves and checkpoints of roles are not written for "
-                "shards yet; launch with data parallelism (accelerate launch --multi_gpu), with LoRA to save memory"
-            )
+        check_sharding(self.accelerator, args, self.method, has_critic=self.critic is not None)
         generation = getattr(self.roles.current, "generation_config", None)
         if generation is not None:
             # The policy is the model at this temperature: whoever loads it should sample it so.
@@ -213,15 +213,10 @@ class NashTrainer(GatheringTrainer):
             method=self.method,
             passes=PassSettings(
                 args.temperature,
-                choose_layout(
-                    args.logprob_layout,
-                    self.roles.current,
-                    args.process_index,
-                    None if self.critic is None else self.critic.obstacle,
-                ),
+                self._layout(),
                 args.max_tokens_per_pass,
                 cast(int, tokenizer.pad_token_id),
-                choose_chunking(self.roles.current, args.process_index),
+                not will_be_sharded(args) and choose_chunking(self.roles.current, args.process_index),
             ),
             group_size=args.num_generations,
             num_opponents=args.num_opponents or args.num_generations,
@@ -232,6 +227,23 @@ class NashTrainer(GatheringTrainer):
             sampler=self._sampler,
             critic=None if self.critic is None else self.critic.critic,
         )
+
+    def _layout(self) -> str:
+        """How rows are laid out; found out by a pass, and so not before sharded weights are in place."""
+        args = self.settings
+        if will_be_sharded(args) and isinstance(self.roles.sharding, WholeWeights):
+            return "padded"
+        with torch.no_grad(), self.roles.use("current") as model:
+            obstacle = None if self.critic is None else self.critic.obstacle
+            return choose_layout(args.logprob_layout, model, args.process_index, obstacle)
+
+    def _shard_roles(self) -> None:
+        if not isinstance(self.roles.sharding, WholeWeights):
+            return
+        super()._shard_roles()
+        if not isinstance(self.roles.sharding, WholeWeights):
+            self._collector = replace(self._collector, passes=replace(self.passes, layout=self._layout()))
+            self._policy_passes = PolicyPasses(self.roles, self.passes, cast(Any, self.accelerator.autocast))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The policy's optimiser, with the critic's weights as a group of their own."""
@@ -298,9 +310,6 @@ class NashTrainer(GatheringTrainer):
             self.critic.critic.train()
         total, seconds = self._accumulate(model, inputs)
         self._policy_passes.forget_layers()
-        self._check_finite(
-            bool(torch.isfinite(total)), f"loss is {float(total)}", [int(row["position"]) for row in inputs]
-        )
         self._metrics.add("seconds_update", seconds, 1.0)
         self._metrics.add("tokens_per_second", 0.0, seconds)
         return total
@@ -308,20 +317,54 @@ class NashTrainer(GatheringTrainer):
     def _accumulate(self, model: nn.Module, inputs: list[dict[str, Any]]) -> tuple[Tensor, float]:
         """The loss of a micro-batch, whose gradient is added up, and the time that this took."""
         total, seconds = torch.zeros((), device=self.accelerator.device), 0.0
+        sharded = not isinstance(self.roles.sharding, WholeWeights)
         for experience, last in self._parts(inputs):
             started = time.perf_counter()
             passes = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
-            for number, places in enumerate(passes):
-                # Gradients are exchanged between processes with the last pass only.
-                exchange = last and number == len(passes) - 1
-                with nullcontext() if exchange else self.accelerator.no_sync(model), self._activations:
-                    with self.compute_loss_context_manager():
-                        loss = self.compute_loss(model, {"experience": experience, "part": places})
-                    loss = loss * len(places) / (len(inputs) * self.current_gradient_accumulation_steps)
-                    self.accelerator.backward(loss)
-                total += loss.detach()
+            count = self.roles.sharding.most(len(passes))
+            for number in range(count):
+                # Gradients are exchanged between processes with the last pass only, unless a process holds a share of
+                # them: what is not exchanged would be kept whole.
+                complete = last and number == count - 1
+                with nullcontext() if complete or sharded else self.accelerator.no_sync(model), self._activations:
+                    # Others may have more passes than this process, which then takes part in them.
+                    counts = number < len(passes)
+                    places = passes[number] if counts else passes[-1]
+                    loss = self._loss_of_part(model, experience, places, len(inputs), counts=counts)
+                    total += loss.detach()
+                    if complete:  # before the gradient is: DeepSpeed then takes the step at once
+                        positions = [int(row["position"]) for row in inputs]
+                        self._check_finite(bool(torch.isfinite(total)), f"loss is {float(total)}", positions)
+                    self._backward(loss, last=complete)
             seconds += time.perf_counter() - started
         return total, seconds
+
+    def _backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate a gradient; DeepSpeed takes the optimiser step with the last pass of the last batch."""
+        if not self.is_deepspeed_enabled:
+            self.accelerator.backward(loss)
+            return
+        ends_step = self.accelerator.gradient_state.sync_gradients
+        self.accelerator.gradient_state._set_sync_gradients(ends_step and last)
+        try:
+            self.accelerator.backward(loss, scale_wrt_gas=False)  # it is divided already
+        finally:
+            self.accelerator.gradient_state._set_sync_gradients(ends_step)
+
+    def _loss_of_part(
+        self, model: nn.Module, experience: Experience, part: list[int], prompts: int, *, counts: bool = True
+    ) -> Tensor:
+        """The loss of a pass, in proportion to its share of the prompts; one that does not count gives no gradient."""
+        metrics = self._metrics
+        if not counts:
+            self._metrics = MeanMetrics()
+        try:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, {"experience": experience, "part": part})
+        finally:
+            self._metrics = metrics
+        share = len(part) / (prompts * self.current_gradient_accumulation_steps)
+        return loss * (share if counts else 0.0)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

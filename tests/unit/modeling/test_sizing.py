@@ -1,0 +1,108 @@
+"""The arithmetic of sizes against models that transformers and PEFT build."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from magnetar.modeling.sizing import Device, Job, ModelShape, memory, seconds
+
+ROOT = Path(__file__).parents[3]
+PUBLISHED = {
+    # Billions of weights, from the models' own cards.
+    "SmolLM2 135M": 0.135,
+    "Qwen2.5 0.5B": 0.49,
+    "Llama 3.2 1B": 1.23,
+    "Llama 3.2 3B": 3.21,
+    "Llama 3.1 8B": 8.0,
+    "Qwen2.5 14B": 14.7,
+    "Qwen2.5 32B": 32.5,
+    "Llama 3.1 70B": 70.6,
+}
+CONFIGS = [
+    LlamaConfig(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, vocab_size=50),
+    Qwen2Config(
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        vocab_size=70,
+        tie_word_embeddings=True,
+    ),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["llama", "qwen2"])
+def test_parameters_are_those_of_the_model_that_transformers_builds(config: Any) -> None:
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    shape = ModelShape.from_config(config)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    adapted = get_peft_model(model, LoraConfig(r=5, target_modules="all-linear"))
+    assert shape.adapter_parameters(5) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def test_shapes_of_the_page_have_the_published_numbers_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from sizing_page import SHAPES
+
+    assert SHAPES.keys() == PUBLISHED.keys()
+    for name, shape in SHAPES.items():
+        assert shape.parameters / 1e9 == pytest.approx(PUBLISHED[name], rel=0.02), name
+
+
+def test_the_page_is_what_its_script_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from sizing_page import PAGE, render
+
+    checks = json.loads((ROOT / "benchmarks" / "results" / "sizing.json").read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == render(checks), "python benchmarks/sizing.py --page"
+    # Predictions of the page are of the constants that the package has now.
+    sys.modules.pop("sizing", None)
+    from sizing import job_of
+
+    for row in checks:
+        predicted = memory(job_of(row["run"], ModelShape(**row["shape"]))).peak
+        assert predicted == pytest.approx(row["predicted"], rel=1e-6), "python benchmarks/sizing.py --check --page"
+        assert predicted == pytest.approx(row["measured"], rel=0.25), row["run"]
+
+
+def test_memory_is_the_sum_of_what_each_weight_costs() -> None:
+    shape = ModelShape.from_config(CONFIGS[0])
+    p = shape.parameters
+    full = memory(Job(shape, frozen_roles=2, trained_bytes=4)).lasting
+    # A trained weight: itself, its gradient, two averages; two copies beside it.
+    assert sum(full.values()) - full["process"] == 4 * p * (1 + 1 + 2 + 2)
+    sharded = memory(Job(shape, frozen_roles=2, trained_bytes=4, devices=8, sharded=True))
+    lasting = sum(sharded.lasting.values()) - sharded.lasting["process"]
+    assert lasting == pytest.approx(4 * p * 6 / 8)
+    assert sharded.rollout["gathered weights"] == 2 * p
+    adapters = memory(Job(shape, lora_rank=4, frozen_roles=1, weight_bytes=2)).lasting
+    a = shape.adapter_parameters(4)
+    assert sum(adapters.values()) - adapters["process"] == 2 * p + 4 * a * (1 + 1 + 2 + 1)
+
+
+def test_more_of_anything_never_takes_less() -> None:
+    shape = ModelShape.from_config(CONFIGS[1])
+    device = Device("any", 1e9, 1e12, 1e11, 1e10, 1e9)
+    least = Job(shape, prompts=2, group_size=2, prompt_tokens=8, response_tokens=8)
+    more = (
+        {"prompts": 4},
+        {"group_size": 4},
+        {"prompt_tokens": 32},
+        {"response_tokens": 32},
+        {"frozen_roles": 3},
+    )
+    for change in more:
+        job = Job(**{**vars(least), **change})
+        assert memory(job).peak >= memory(least).peak, change
+        assert seconds(job, device, frozen_passes=2).total >= seconds(least, device, frozen_passes=2).total, change
+    again = Job(**{**vars(least), "checkpointing": True})
+    assert memory(again).update["activations"] < memory(least).update["activations"]
+    assert seconds(again, device, frozen_passes=0).update > seconds(least, device, frozen_passes=0).update
