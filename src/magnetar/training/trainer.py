@@ -19,18 +19,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from magnetar.data import limit_prompt_length, load_prompts, render_prompts
-from magnetar.errors import CheckpointError, ConfigError, JudgeError
+from magnetar.errors import CheckpointError, ConfigError, JudgeError, RolloutError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge, require_scores
 from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.logprobs import exact_kl
 from magnetar.modeling.roles import make_roles
 from magnetar.numerics import masked_sum, sampled_reverse_kl
-from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
+from magnetar.rollout import RolloutEngine
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
 from magnetar.training.critic import critic_for
+from magnetar.training.engines import make_engine
 from magnetar.training.experience import Experience
 from magnetar.training.held_out import play_against_reference
 from magnetar.training.metrics import MeanMetrics
@@ -86,6 +87,8 @@ class NashTrainer(ResumableTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
     ) -> None:
         args.check_held_out(eval_dataset is not None)
+        if rollout_engine is None:
+            args.check_engine()
         if args.n_gpu > 1:
             # torch's DataParallel, which one process would use, cannot split lists of prompts.
             print(f"one process uses 1 of the {args.n_gpu} visible GPUs; run with `accelerate launch` to use them all")
@@ -194,11 +197,7 @@ class NashTrainer(ResumableTrainer):
 
     def _make_collector(self, tokenizer: PreTrainedTokenizerBase, engine: RolloutEngine | None) -> Collector:
         args = self.settings
-        engine = engine or TransformersEngine(
-            cast(Any, tokenizer),
-            SamplingParams(args.max_completion_length, args.temperature, args.top_p, args.top_k),
-            max_batch_responses=args.max_responses_per_pass,
-        )
+        engine = engine or make_engine(args, self.roles.current, tokenizer)
         return Collector(
             roles=self.roles,
             engine=engine,
@@ -223,6 +222,18 @@ class NashTrainer(ResumableTrainer):
             sampler=self._sampler,
             critic=None if self.critic is None else self.critic.critic,
         )
+
+    def start_engine(self) -> None:
+        """Start the rollout engine if it is one that has to be started: what cannot work is told before any step."""
+        start = getattr(self._collector.engine, "start", None)
+        if start is not None:
+            start(self.roles.current)
+
+    def close_engine(self) -> None:
+        """Give back what the rollout engine holds."""
+        close = getattr(self._collector.engine, "close", None)
+        if close is not None:
+            close()
 
     @property
     def _keeps_experiences(self) -> bool:
@@ -345,11 +356,11 @@ class NashTrainer(ResumableTrainer):
         return met
 
     def _asked(self, collect: Callable[[], Experience]) -> Experience:
-        """Experience that the judge is asked about; all processes stop together when the judge of one fails."""
+        """Experience that the judge is asked about; all processes stop together when judge or engine of one fails."""
         experience = failure = None
         try:
             experience = collect()
-        except JudgeError as error:
+        except (JudgeError, RolloutError) as error:
             failure = error
         self._check_judge(failure)
         return cast(Experience, experience)
@@ -610,6 +621,12 @@ class _MagnetCallback(TrainerCallback):
 
     def __init__(self, trainer: NashTrainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.start_engine()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.close_engine()
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.before_optimizer_step()
