@@ -4,14 +4,14 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from accelerate.utils import extract_model_from_parallel
+from accelerate.utils import extract_model_from_parallel, gather_object
 from torch import Tensor, nn
 
-from magnetar.errors import ConfigError, RolloutError
+from magnetar.errors import ConfigError, MagnetarError, ModelError, RolloutError
 from magnetar.rollout.base import Rollouts, SamplingParams
 from magnetar.rollout.ending import end_token_ids
 from magnetar.rollout.vllm.backend import Backend, Sampling
@@ -21,6 +21,8 @@ from magnetar.rollout.vllm.weights import EngineWeight
 __all__ = ["VllmEngine", "logprobs_mode"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SEEDS = 2**62
 """vLLM takes seeds of 63 bits, and adds the index of a response."""
@@ -60,8 +62,10 @@ class VllmEngine:
         self,
         tokenizer: Any,
         sampling: SamplingParams,
-        start: "Callable[[nn.Module], Backend]",
+        start: Callable[[nn.Module], Backend],
         *,
+        sharers: int = 1,
+        rank: int = 0,
         eos_token_ids: Sequence[int] | None = None,
     ) -> None:
         """Remember how to start; vLLM starts with the first rollout, or with `start`.
@@ -71,6 +75,8 @@ class VllmEngine:
                 none.
             sampling: Length, temperature and truncation.
             start: Makes the backend for a model.
+            sharers: Processes of the trainer that share one vLLM; all of them must ask for rollouts equally often.
+            rank: Which of them this one is; the first sends the weights.
             eos_token_ids: Tokens that end a response; None: those of the model's generation config.
 
         Raises:
@@ -80,10 +86,12 @@ class VllmEngine:
         self._tokenizer = tokenizer
         self._sampling = sampling
         self._start = start
+        self._sharers = sharers
+        self._rank = rank
         self._backend: Backend | None = None
         self._eos_token_ids = eos_token_ids
         self._ledger = WeightLedger()
-        self._run = uuid.uuid4().hex
+        self._run = ""
         self._loads = 0
         self._max_model_len = 0
 
@@ -109,12 +117,16 @@ class VllmEngine:
         inner = extract_model_from_parallel(model)
         base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
         with _plain_arithmetic():
-            backend = self._start(base)
-            backend.wake()
-            self._check(backend, base)
-            backend.rest()
-        self._backend = backend
+            self._backend = self._together(lambda: self._started(base))
+            self._run = self._from_first(lambda: uuid.uuid4().hex)
         self._ledger.forget()
+
+    def _started(self, base: Any) -> Backend:
+        backend = self._start(base)
+        backend.wake()
+        self._check(backend, base)
+        backend.rest()
+        return backend
 
     def close(self) -> None:
         """Stop vLLM if it runs here; the next rollout starts it again."""
@@ -139,9 +151,10 @@ class VllmEngine:
         ends = self._eos_token_ids if self._eos_token_ids is not None else end_token_ids(inner, self._tokenizer)
         sampling = Sampling(self._sampling, group_size, tuple(sorted(ends)))
         with _plain_arithmetic():
+            backend = self._backend
             self._sync(inner)
-            samples = self._backend.sample(prompt_ids, [seed % SEEDS for seed in seeds], sampling)
-            self._backend.rest()
+            samples = self._together(lambda: backend.sample(prompt_ids, [seed % SEEDS for seed in seeds], sampling))
+            backend.rest()
         response_ids = [[sample.tokens for sample in group] for group in samples]
         return Rollouts(
             prompt_ids=[list(prompt) for prompt in prompt_ids],
@@ -155,20 +168,46 @@ class VllmEngine:
         """Make vLLM hold the policy's weights."""
         backend = self._backend
         assert backend is not None
-        survived = backend.wake()
         # A server that was restarted, or that another run uses, holds other weights than it was given.
-        if not survived or backend.facts().weights != self._stamp:
+        if not self._from_first(lambda: backend.wake() and backend.facts().weights == self._stamp):
             self._ledger.forget()
         weights, marks = self._ledger.outdated(model)
         if not weights:
             return
         self._ledger.forget()
         self._loads += 1
-        backend.load(_tensors(weights), self._stamp, whole=len(weights) == len(marks))
+
+        def send() -> None:
+            if self._rank == 0 or self._sharers == 1:
+                backend.load(_tensors(weights), self._stamp, whole=len(weights) == len(marks))
+                return
+            for weight in weights:
+                if weight.is_spread:  # its parts are gathered from all processes
+                    weight.make()
+
+        self._together(send)
         self._ledger.remember(marks)
+
+    def _together(self, work: Callable[[], T]) -> T:
+        """Do one's part; processes that share one vLLM wait for each other, and fail together."""
+        result, failure = _attempt(work)
+        failures = gather_object([failure]) if self._sharers > 1 else [failure]
+        for error in failures:
+            if error is not None:
+                raise error
+        return cast(T, result)
+
+    def _from_first(self, work: Callable[[], T]) -> T:
+        """What the first of the processes finds that share one vLLM; without others, what this one finds."""
+        outcome = _attempt(work) if self._rank == 0 or self._sharers == 1 else (None, None)
+        result, failure = gather_object([outcome])[0] if self._sharers > 1 else outcome
+        if failure is not None:
+            raise failure
+        return result
 
     @property
     def _stamp(self) -> str:
+        """Name of the weights that were sent last; processes that share one vLLM have the same."""
         return f"{self._run}:{self._loads}"
 
     def _check(self, backend: Backend, base: Any) -> None:
@@ -194,6 +233,13 @@ class VllmEngine:
                 "the server"
             )
         self._max_model_len = facts.max_model_len
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, MagnetarError | None]:
+    try:
+        return work(), None
+    except (RolloutError, ConfigError, ModelError) as error:
+        return None, error
 
 
 def _tensors(weights: list[EngineWeight]) -> Iterator[tuple[str, Tensor]]:

@@ -55,4 +55,6 @@ def vllm_engine(tokenizer: Any, sampling: SamplingParams, settings: ColocatedSet
 
         return ColocatedBackend(base.config, settings, logprobs_mode=mode)
 
+    if isinstance(settings, ServerSettings):
+        return VllmEngine(tokenizer, sampling, start, sharers=settings.world_size, rank=settings.rank)
     return VllmEngine(tokenizer, sampling, start)

@@ -40,6 +40,11 @@ class EngineWeight:
     make: Callable[[], Tensor]
     constant: tuple[Tensor, ...] = field(default=())
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether its parts are with several processes, which all have to take part in making it."""
+        return any(hasattr(tensor, "full_tensor") for tensor in (*self.sources, *self.constant))
+
 
 def engine_weights(model: nn.Module) -> list[EngineWeight]:
     """All weights of a policy, each once.
