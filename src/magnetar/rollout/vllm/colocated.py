@@ -4,7 +4,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -90,19 +90,28 @@ class ColocatedBackend:
 
     def close(self) -> None:
         """Stop vLLM and free its memory."""
-        from vllm.distributed.parallel_state import (  # type: ignore[import-not-found]  # an extra
-            destroy_distributed_environment,
-            destroy_model_parallel,
-        )
-
-        self._llm.llm_engine.engine_core.shutdown()
+        with _default_group_kept() if self._settings.world_size > 1 else nullcontext():
+            self._llm.llm_engine.engine_core.shutdown()
         del self._llm
-        destroy_model_parallel()
-        if self._settings.world_size == 1:  # else the process group is the trainer's
-            destroy_distributed_environment()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _default_group_kept() -> Iterator[None]:
+    """Keep the trainer's process group, which vLLM would take down with its own."""
+    destroy = torch.distributed.destroy_process_group
+
+    def destroy_others(group: Any = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    torch.distributed.destroy_process_group = destroy_others
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group = destroy
 
 
 def _sample(completion: Any) -> Sample:
