@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -185,13 +186,27 @@ class _Merged:
 
 
 def _dequantized(module: Any, name: str) -> Tensor:
-    weight = dequantize_module_weight(module)
+    if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+        weight = _of_packed(module)
+    else:
+        weight = dequantize_module_weight(module)
     if not weight.is_floating_point():
         raise ModelError(
             f"{name} is stored as {weight.dtype} by {type(module).__name__}, which cannot be de-quantised for vLLM; "
             "quantise with bitsandbytes, or set use_vllm=False"
         )
     return weight.detach()
+
+
+def _of_packed(module: Any) -> Tensor:
+    """The weight of a bitsandbytes layer that repacked it for the CPU, which its own de-quantisation cannot read.
+
+    What such a layer makes of unit vectors are the rows of its weight, exactly.
+    """
+    import bitsandbytes  # type: ignore[import-not-found]  # the layer is one of its own
+
+    units = torch.eye(module.in_features, dtype=torch.bfloat16, device=module.weight.device)
+    return bitsandbytes.matmul_4bit(units, module.weight, quant_state=module.weight.quant_state).T.contiguous()
 
 
 def _full(tensor: Tensor) -> Tensor:
