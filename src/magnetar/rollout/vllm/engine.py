@@ -62,7 +62,7 @@ class VllmEngine:
         self,
         tokenizer: Any,
         sampling: SamplingParams,
-        start: Callable[[nn.Module], Backend],
+        starter: Callable[[Any], Backend],
         *,
         sharers: int = 1,
         rank: int = 0,
@@ -74,7 +74,7 @@ class VllmEngine:
             tokenizer: Decodes responses, and names the end-of-sequence token when the model's generation config names
                 none.
             sampling: Length, temperature and truncation.
-            start: Makes the backend for a model.
+            starter: Starts the backend for a model of transformers.
             sharers: Processes of the trainer that share one vLLM; all of them must ask for rollouts equally often.
             rank: Which of them this one is; the first sends the weights.
             eos_token_ids: Tokens that end a response; None: those of the model's generation config.
@@ -85,7 +85,7 @@ class VllmEngine:
         self._mode = logprobs_mode(sampling)
         self._tokenizer = tokenizer
         self._sampling = sampling
-        self._start = start
+        self.starter = starter
         self._sharers = sharers
         self._rank = rank
         self._backend: Backend | None = None
@@ -122,7 +122,7 @@ class VllmEngine:
         self._ledger.forget()
 
     def _started(self, base: Any) -> Backend:
-        backend = self._start(base)
+        backend = self.starter(base)
         backend.wake()
         self._check(backend, base)
         backend.rest()

@@ -1,9 +1,8 @@
 """Building a vLLM engine from its settings."""
 
 import importlib.util
+from dataclasses import dataclass
 from typing import Any
-
-from torch import nn
 
 from magnetar.errors import MissingDependencyError
 from magnetar.rollout.base import SamplingParams
@@ -11,7 +10,7 @@ from magnetar.rollout.vllm.backend import Backend
 from magnetar.rollout.vllm.engine import VllmEngine, logprobs_mode
 from magnetar.rollout.vllm.settings import ColocatedSettings, ServerSettings
 
-__all__ = ["check_vllm_installed", "vllm_engine"]
+__all__ = ["StartVllm", "check_vllm_installed", "vllm_engine"]
 
 
 def check_vllm_installed() -> None:
@@ -27,11 +26,36 @@ def check_vllm_installed() -> None:
         )
 
 
+@dataclass(frozen=True)
+class StartVllm:
+    """Starts vLLM in this process, or reaches a server.
+
+    Attributes:
+        settings: Which of the two, and how.
+        tokenizer: Of the trained model.
+        logprobs_mode: Which log-probabilities are needed.
+    """
+
+    settings: ColocatedSettings | ServerSettings
+    tokenizer: Any
+    logprobs_mode: str
+
+    def __call__(self, model: Any) -> Backend:
+        """Start it for a model of transformers."""
+        if isinstance(self.settings, ServerSettings):
+            from magnetar.rollout.vllm.server import ServerBackend
+
+            return ServerBackend(self.settings, self.tokenizer)
+        from magnetar.rollout.vllm.colocated import ColocatedBackend
+
+        return ColocatedBackend(model.config, self.settings, logprobs_mode=self.logprobs_mode)
+
+
 def vllm_engine(tokenizer: Any, sampling: SamplingParams, settings: ColocatedSettings | ServerSettings) -> VllmEngine:
     """A rollout engine on vLLM, which starts with the first rollout or with `VllmEngine.start`.
 
     Args:
-        tokenizer: Decodes responses.
+        tokenizer: Of the trained model; decodes responses.
         sampling: Length, temperature and truncation.
         settings: Of vLLM in this process, or of a server.
 
@@ -42,19 +66,8 @@ def vllm_engine(tokenizer: Any, sampling: SamplingParams, settings: ColocatedSet
         MissingDependencyError: vLLM is to run here and is not installed.
         ConfigError: vLLM cannot give the log-probabilities of such a sampling.
     """
-    mode = logprobs_mode(sampling)
-    if isinstance(settings, ColocatedSettings):
-        check_vllm_installed()
-
-    def start(base: nn.Module) -> Backend:
-        if isinstance(settings, ServerSettings):
-            from magnetar.rollout.vllm.server import ServerBackend
-
-            return ServerBackend(settings, tokenizer)
-        from magnetar.rollout.vllm.colocated import ColocatedBackend
-
-        return ColocatedBackend(base.config, settings, logprobs_mode=mode)
-
+    starter = StartVllm(settings, tokenizer, logprobs_mode(sampling))
     if isinstance(settings, ServerSettings):
-        return VllmEngine(tokenizer, sampling, start, sharers=settings.world_size, rank=settings.rank)
-    return VllmEngine(tokenizer, sampling, start)
+        return VllmEngine(tokenizer, sampling, starter, sharers=settings.world_size, rank=settings.rank)
+    check_vllm_installed()
+    return VllmEngine(tokenizer, sampling, starter)

@@ -73,8 +73,7 @@ def engine_weights(model: nn.Module) -> list[EngineWeight]:
         if identity not in seen:
             seen[identity] = weight.name
             weights.append(weight)
-    _check_tied(base, weights)
-    return weights
+    return _without_tied_head(inner, base, weights)
 
 
 def fusion_group(name: str) -> str:
@@ -161,13 +160,17 @@ class _Merged:
             for adapter in self.active:
                 weight = weight + _full(self.layer.get_delta_weight(adapter)).float()
             return weight
+        refusal = (
+            f"the {type(self.layer).__name__} adapter at {self.prefix[:-1]} cannot be merged into {type(base).__name__} "
+            "without changing the policy; use plain LoRA, or use_vllm=False"
+        )
         if isinstance(self.layer, ParamWrapper) or not base.weight.is_floating_point():
-            raise ModelError(
-                f"the {type(self.layer).__name__} adapter at {self.prefix[:-1]} cannot be merged into "
-                f"{type(base).__name__} without changing the policy; use plain LoRA, or use_vllm=False"
-            )
+            raise ModelError(refusal)
         copy = deepcopy(self.layer)
-        copy.merge(adapter_names=list(self.active))
+        try:
+            copy.merge(adapter_names=list(self.active))
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            raise ModelError(f"{refusal} ({error})") from error
         return getattr(copy.get_base_layer(), name).detach()
 
     def _base(self, name: str) -> Tensor:
@@ -215,18 +218,20 @@ def _full(tensor: Tensor) -> Tensor:
     return whole.full_tensor() if hasattr(whole, "full_tensor") else whole  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _check_tied(base: Any, weights: list[EngineWeight]) -> None:
-    config = base.config.get_text_config()
-    if not getattr(config, "tie_word_embeddings", False):
-        return
+def _without_tied_head(inner: Any, base: Any, weights: list[EngineWeight]) -> list[EngineWeight]:
+    """Leave out a head that the engine ties to the embeddings by itself; refuse one that is tied no longer."""
     embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
-    if head is None or embedding is None:
-        return
+    if not getattr(base.config.get_text_config(), "tie_word_embeddings", False) or embedding is None or head is None:
+        return weights
     names = {id(module): name for name, module in base.named_modules()}
-    ends = [names.get(id(module)) for module in (embedding, head)]
-    parts = [[w for w in weights if end is not None and w.name == f"{end}.weight"] for end in ends]
-    if all(parts):
+    first, last = names.get(id(embedding)), names.get(id(head))
+    if {f"{first}.weight", f"{last}.weight"} - {weight.name for weight in weights}:
+        return weights
+    configs = getattr(inner, "peft_config", {}).values()
+    if not all(getattr(config, "ensure_weight_tying", False) for config in configs):
         raise ModelError(
-            f"the configuration ties {ends[1]} to {ends[0]}, but an adapter changes them apart, which vLLM would not "
-            "do; leave both out of the adapter, or load the model with tie_word_embeddings=False"
+            f"the configuration ties {last} to {first}, but an adapter changes them apart, which vLLM would not do; "
+            "leave both out of the adapter, set its ensure_weight_tying, or load the model with "
+            "tie_word_embeddings=False"
         )
+    return [weight for weight in weights if weight.name != f"{last}.weight"]
