@@ -16,7 +16,7 @@ from magnetar.rollout.vllm.backend import EngineFacts, Sample, Sampling
 from magnetar.rollout.vllm.files import weight_files
 from magnetar.rollout.vllm.settings import WORKER_EXTENSION, ColocatedSettings
 
-__all__ = ["ColocatedBackend"]
+__all__ = ["ColocatedBackend", "plain_config"]
 
 
 class ColocatedBackend:
@@ -36,7 +36,7 @@ class ColocatedBackend:
         self._settings = settings
         self._asleep = False
         with tempfile.TemporaryDirectory(prefix="magnetar-vllm-") as folder, _own_process_untouched():
-            _plain_config(config).save_pretrained(folder)
+            plain_config(config).save_pretrained(folder)
             _prepare_environment(settings)
             self._llm = _start(folder, settings, logprobs_mode)
         if settings.enable_sleep_mode:
@@ -148,7 +148,7 @@ def _start(folder: str, settings: ColocatedSettings, logprobs_mode: str) -> Any:
         raise RolloutError(f"vLLM cannot start: {type(error).__name__}: {error}") from error
 
 
-def _plain_config(config: Any) -> Any:
+def plain_config(config: Any) -> Any:
     """The configuration of the same architecture without quantisation: weights arrive de-quantised."""
     plain = deepcopy(config)
     for name in ("quantization_config", "_pre_quantization_dtype"):
