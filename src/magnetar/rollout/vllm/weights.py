@@ -161,8 +161,8 @@ class _Merged:
                 weight = weight + _full(self.layer.get_delta_weight(adapter)).float()
             return weight
         refusal = (
-            f"the {type(self.layer).__name__} adapter at {self.prefix[:-1]} cannot be merged into {type(base).__name__} "
-            "without changing the policy; use plain LoRA, or use_vllm=False"
+            f"the {type(self.layer).__name__} adapter at {self.prefix[:-1]} cannot be merged into "
+            f"{type(base).__name__} without changing the policy; use plain LoRA, or use_vllm=False"
         )
         if isinstance(self.layer, ParamWrapper) or not base.weight.is_floating_point():
             raise ModelError(refusal)
