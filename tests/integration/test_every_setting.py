@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, scoring_judge, snapshot
-from vllm_reference import ReferenceBackend
 
 from magnetar.errors import ConfigError, DataError
 from magnetar.rollout.vllm import ColocatedSettings, ServerSettings, VllmEngine
@@ -17,6 +16,7 @@ from magnetar.rollout.vllm.start import StartVllm
 from magnetar.training import NashConfig
 from magnetar.training.engines import make_engine
 from magnetar.training.rollout_config import RolloutFields
+from vllm_reference import ReferenceBackend
 
 LONG = [*PROMPTS, "rock paper scissors well"]
 TWO_EPOCHS: dict[str, Any] = {"inner_epochs": 2, "max_steps": 4}

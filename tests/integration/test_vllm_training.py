@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from tiny_runs import GAME, assert_identical, make_trainer, read_lines, snapshot
-from vllm_reference import ReferenceBackend
 
 from magnetar.errors import ConfigError, RolloutError
 from magnetar.rollout import Rollouts, SamplingParams, TransformersEngine
 from magnetar.rollout.vllm import VllmEngine
 from magnetar.rollout.vllm.engine import SEEDS
+from vllm_reference import ReferenceBackend
 
 
 class SameSeeds(TransformersEngine):

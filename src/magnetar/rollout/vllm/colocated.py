@@ -76,7 +76,8 @@ class ColocatedBackend:
         params = [SamplingParams(**sampling.options(seed), detokenize=False) for seed in seeds]
         prompts: Any = [{"prompt_token_ids": prompt} for prompt in prompt_ids]
         try:
-            outputs = self._llm.generate(prompts, params, use_tqdm=False)
+            with _own_process_untouched():
+                outputs = self._llm.generate(prompts, params, use_tqdm=False)
         except (RuntimeError, ValueError) as error:
             raise RolloutError(f"vLLM failed to generate: {type(error).__name__}: {error}") from error
         return [[_sample(completion) for completion in output.outputs] for output in outputs]
@@ -170,9 +171,10 @@ def _prepare_environment(settings: ColocatedSettings) -> None:
 
 @contextmanager
 def _own_process_untouched() -> Iterator[None]:
-    """Keep the trainer's random numbers and thread settings, which starting vLLM changes."""
+    """Keep the trainer's random numbers and thread settings, which vLLM changes."""
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
