@@ -141,6 +141,8 @@ def _start(folder: str, settings: ColocatedSettings, logprobs_mode: str) -> Any:
     }
     if settings.max_num_seqs is not None:
         options["max_num_seqs"] = settings.max_num_seqs
+    if settings.block_size is not None:
+        options["block_size"] = settings.block_size
     if settings.enable_sleep_mode:
         options["enable_sleep_mode"] = True
     try:

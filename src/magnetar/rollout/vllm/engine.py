@@ -164,6 +164,18 @@ class VllmEngine:
             truncated_BG=np.array([[tokens[-1] not in ends for tokens in group] for group in response_ids]),
         )
 
+    def sync(self, model: nn.Module) -> None:
+        """Make vLLM hold the policy's weights, as `generate` does by itself when they have changed.
+
+        Raises:
+            RolloutError: vLLM failed or cannot be reached.
+            ConfigError: As `start`.
+            ModelError: Weights that cannot be given to vLLM.
+        """
+        self.start(model)
+        with _plain_arithmetic():
+            self._sync(extract_model_from_parallel(model))
+
     def _sync(self, model: nn.Module) -> None:
         """Make vLLM hold the policy's weights."""
         backend = self._backend

@@ -19,6 +19,8 @@ class ColocatedSettings:
         enforce_eager: Neither compile nor capture graphs: a faster start, slower tokens.
         enable_sleep_mode: Give the GPU's memory to the trainer between rollouts.
         max_num_seqs: Responses generated at a time; None for vLLM's own limit.
+        block_size: Tokens of a block of the cache; what a group shares is encoded once in whole blocks. None for
+            vLLM's own.
         sync_folder: Where weights are laid down for workers in processes of their own.
         world_size: Processes of the trainer, each with an engine of its own.
         rank: Which of them this one is.
@@ -32,6 +34,7 @@ class ColocatedSettings:
     enforce_eager: bool = False
     enable_sleep_mode: bool = False
     max_num_seqs: int | None = None
+    block_size: int | None = None
     sync_folder: str = "/dev/shm"
     world_size: int = 1
     rank: int = 0
