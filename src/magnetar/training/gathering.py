@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 
-from magnetar.errors import CheckpointError, JudgeError
+from magnetar.errors import CheckpointError, JudgeError, RolloutError
 from magnetar.judges import Judge
 from magnetar.methods import Method
 from magnetar.modeling.sharding import AnotherProcessFailed, WholeWeights
@@ -126,7 +126,7 @@ class GatheringTrainer(ResumableTrainer):
     def _agreed(self, step: StepParts[Experience]) -> Iterator[Experience]:
         """The parts of the next micro-batch, the last one once all processes have all of theirs.
 
-        All processes stop together when the judge of one fails, or one samples from a policy that is broken.
+        All processes stop together when judge or engine of one fails, or one samples from a policy that is broken.
         """
         failure = None
         batch, parts, handed_on = step.next_batch, [], 0
@@ -140,7 +140,7 @@ class GatheringTrainer(ResumableTrainer):
                     yield part
             check_answered(self.judge.name, parts)
             self._meet_the_others(parts)
-        except JudgeError as error:
+        except (JudgeError, RolloutError) as error:
             failure = error
             self.roles.sharding.report_failure()
         except AnotherProcessFailed:  # it says why in a moment

@@ -16,7 +16,7 @@ from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError
+from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError, RolloutError
 from magnetar.modeling.roles import Roles
 from magnetar.modeling.sharding import WholeWeights, plain_name
 from magnetar.training import checkpoints
@@ -115,8 +115,8 @@ class ResumableTrainer(Trainer):
             "magnet_strength, or train in float32 (bf16=False)"
         )
 
-    def _check_judge(self, failure: JudgeError | None) -> None:
-        """Stop, on all processes together, if the judge failed on any; what was trained so far is saved."""
+    def _check_judge(self, failure: JudgeError | RolloutError | None) -> None:
+        """Stop, on all processes together, if judge or engine failed on any; what was trained so far is saved."""
         failures = [failure]
         if self.accelerator.num_processes > 1:  # all stop together, since they save together
             failures = gather_object([failure])
@@ -126,8 +126,10 @@ class ResumableTrainer(Trainer):
         where = "nothing was saved: it was the first update"
         if self.state.global_step > 0:
             folder = self._save_last_step()
-            where = f"the run up to it is in {folder}: mend the judge, then go on with resume_from_checkpoint"
-        raise JudgeError(f"update {self.update}: {first}; {where}") from failure
+            culprit = "rollout engine" if isinstance(first, RolloutError) else "judge"
+            where = f"the run up to it is in {folder}: mend the {culprit}, then go on with resume_from_checkpoint"
+        kind = RolloutError if isinstance(first, RolloutError) else JudgeError
+        raise kind(f"update {self.update}: {first}; {where}") from failure
 
     def _save_last_step(self) -> Path:
         """Save the run as it was after its last finished optimiser step; returns the checkpoint's folder."""

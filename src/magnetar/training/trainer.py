@@ -27,12 +27,13 @@ from magnetar.methods import MagnetClock, PolicyGradient
 from magnetar.modeling.roles import make_roles
 from magnetar.modeling.sharding import WholeWeights
 from magnetar.numerics import masked_sum, sampled_reverse_kl
-from magnetar.rollout import RolloutEngine, SamplingParams, TransformersEngine
+from magnetar.rollout import RolloutEngine
 from magnetar.training.activations import activation_context, checkpoint_activations
 from magnetar.training.callbacks import ConsoleCallback, RunFilesCallback, StopSignals
 from magnetar.training.collector import Collector
 from magnetar.training.config import NashConfig
 from magnetar.training.critic import critic_for
+from magnetar.training.engines import make_engine
 from magnetar.training.experience import Experience
 from magnetar.training.gathering import GatheringTrainer, judging_for
 from magnetar.training.held_out import play_against_reference
@@ -90,6 +91,8 @@ class NashTrainer(GatheringTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
     ) -> None:
         args.check_held_out(eval_dataset is not None)
+        if rollout_engine is None:
+            args.check_engine()
         if args.n_gpu > 1:
             # torch's DataParallel, which one process would use, cannot split lists of prompts.
             print(f"one process uses 1 of the {args.n_gpu} visible GPUs; run with `accelerate launch` to use them all")
@@ -201,11 +204,7 @@ class NashTrainer(GatheringTrainer):
 
     def _make_collector(self, tokenizer: PreTrainedTokenizerBase, engine: RolloutEngine | None) -> Collector:
         args = self.settings
-        engine = engine or TransformersEngine(
-            cast(Any, tokenizer),
-            SamplingParams(args.max_completion_length, args.temperature, args.top_p, args.top_k),
-            max_batch_responses=args.max_responses_per_pass,
-        )
+        engine = engine or make_engine(args, self.roles.current, tokenizer)
         return Collector(
             roles=self.roles,
             engine=engine,
@@ -244,6 +243,18 @@ class NashTrainer(GatheringTrainer):
         if not isinstance(self.roles.sharding, WholeWeights):
             self._collector = replace(self._collector, passes=replace(self.passes, layout=self._layout()))
             self._policy_passes = PolicyPasses(self.roles, self.passes, cast(Any, self.accelerator.autocast))
+
+    def start_engine(self) -> None:
+        """Start the rollout engine if it is one that has to be started: what cannot work is told before any step."""
+        start = getattr(self._collector.engine, "start", None)
+        if start is not None:
+            start(self.roles.current)
+
+    def close_engine(self) -> None:
+        """Give back what the rollout engine holds."""
+        close = getattr(self._collector.engine, "close", None)
+        if close is not None:
+            close()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The policy's optimiser, with the critic's weights as a group of their own."""
@@ -590,6 +601,12 @@ class _MagnetCallback(TrainerCallback):
 
     def __init__(self, trainer: NashTrainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.start_engine()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.close_engine()
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.before_optimizer_step()
