@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from test_judge_in_background import Watched
 from tiny_runs import GAME, PROMPTS, make_config, make_trainer, read_lines, scoring_judge, snapshot
 
 from magnetar.errors import ConfigError, DataError
+from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.rollout.vllm import ColocatedSettings, ServerSettings, VllmEngine
 from magnetar.rollout.vllm import start as engine_start
 from magnetar.rollout.vllm.start import StartVllm
@@ -292,6 +293,53 @@ def check_use_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         trainer.train()
         used.append(isinstance(vars(trainer)["_collector"].engine, VllmEngine))
     assert used == [False, True]
+
+
+class FlatterEngine(TransformersEngine):
+    """Draws at a higher temperature than the policy's, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__(GAME.tokenizer, SamplingParams(max_new_tokens=3, temperature=1.5))
+
+
+def check_merge_for_rollouts(folder: Path) -> None:
+    engines = [
+        make_trainer(folder / value, merge_for_rollouts=value)._collector.engine for value in ("auto", "on", "off")
+    ]
+    assert [cast(Any, engine)._merge for engine in engines] == ["auto", "on", "off"]
+    with pytest.raises(ConfigError, match="merge_for_rollouts"):
+        make_config(folder, merge_for_rollouts="sometimes")
+
+
+def check_importance_correction(folder: Path) -> None:
+    ends, lines = {}, {}
+    for kind in ("off", "token", "sequence"):
+        trainer = make_trainer(folder / kind, importance_correction=kind, rollout_engine=FlatterEngine())
+        trainer.train()
+        ends[kind], lines[kind] = snapshot(trainer), read_lines(folder / kind / "metrics.jsonl")[0]
+    for a, b in (("off", "token"), ("off", "sequence"), ("token", "sequence")):
+        assert any(not torch.equal(ends[a][name], ends[b][name]) for name in ends[a]), (a, b)
+    assert lines["off"]["sampling_gap"] > 0.01
+    own = make_trainer(folder / "own", importance_correction="sequence")
+    own.train()
+    line = read_lines(folder / "own" / "metrics.jsonl")[0]
+    assert line["sampling_gap"] < 1e-5 and line["sampling_effective_share"] > 0.9999
+    assert make_config(folder).correction == "off"
+    assert make_config(folder, use_vllm=True).correction == "token"
+
+
+def check_importance_cap(folder: Path) -> None:
+    ends = []
+    for cap in (1.0, 5.0):
+        settings = {"importance_correction": "token", "importance_cap": cap}
+        trainer = make_trainer(folder / str(cap), rollout_engine=FlatterEngine(), **settings)
+        trainer.train()
+        ends.append(snapshot(trainer))
+    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    with pytest.raises(ConfigError, match=r"importance_cap is 0\.0, expected a number above 0"):
+        make_config(folder, importance_correction="token", importance_cap=0.0)
+    with pytest.raises(ConfigError, match=r"importance_cap is 3\.0, but importance ratios are not used"):
+        make_config(folder, importance_cap=3.0)
 
 
 def check_vllm_mode(folder: Path) -> None:

@@ -158,6 +158,7 @@ class Collector:
             "truncated_BG": torch.as_tensor(rollouts.truncated_BG),
             "exact_weight_BG": exact,
             **logp,
+            "sampling_logp_BGT": None if exact is not None else _sampling_logp(rollouts),
             "magnet_is_behavior": equal.magnet_is_sampler,
             "reference_is_behavior": equal.reference_is_sampler,
             "finite": all(math.isfinite(v) for group in rollouts.sampling_logp for values in group for v in values),
@@ -333,6 +334,15 @@ class Collector:
             result[part] = values
         assert result is not None
         return result
+
+
+def _sampling_logp(rollouts: Rollouts) -> Tensor:
+    """Log-probabilities of the response tokens as the engine computed them, (B, G, T), zero at padding."""
+    whole = _unknown(rollouts)
+    for b, group in enumerate(rollouts.sampling_logp):
+        for g, values in enumerate(group):
+            whole[b, g, : len(values)] = torch.tensor(values, dtype=whole.dtype)
+    return whole
 
 
 def _unknown(rollouts: Rollouts) -> Tensor:

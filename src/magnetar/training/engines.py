@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from magnetar.modeling.decoding_weights import MergeChoice
 from magnetar.rollout import RolloutEngine, TransformersEngine
 from magnetar.training.config import NashConfig
 
@@ -24,7 +25,12 @@ def make_engine(args: NashConfig, model: nn.Module, tokenizer: Any) -> RolloutEn
         ConfigError: Settings that vLLM cannot work with.
     """
     if not args.use_vllm:
-        return TransformersEngine(tokenizer, args.sampling, max_batch_responses=args.max_responses_per_pass)
+        return TransformersEngine(
+            tokenizer,
+            args.sampling,
+            max_batch_responses=args.max_responses_per_pass,
+            merge=cast(MergeChoice, args.merge_for_rollouts),
+        )
     from magnetar.rollout.vllm import ColocatedSettings, ServerSettings, vllm_engine
 
     args.check_engine()

@@ -50,6 +50,7 @@ class Experience:
         behavior_states: What the output layer read at the response tokens in a pass of the sampling policy, for each
             prompt, shape (tokens, width); None unless exact KL divergences to it are needed.
         magnet_states: The same of the magnet.
+        sampling_logp_BGT: As the engine computed them, which may be another program; None from one that lists all.
         spent: What this process spent on it; booked when it was collected, so that a checkpoint's copy has none.
     """
 
@@ -75,6 +76,7 @@ class Experience:
     seconds: dict[str, float]
     behavior_states: list[Tensor] | None = None
     magnet_states: list[Tensor] | None = None
+    sampling_logp_BGT: Tensor | None = None
     spent: Ledger = NOTHING_SPENT
 
     @property

@@ -4,12 +4,14 @@ A rollout engine with kernels of its own, or weights rounded in another way, dra
 trainer's π. Expectations under π are then averages over the responses with weights in proportion to π(y)/μ(y).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-__all__ = ["ImportanceWeights", "importance_weights", "reweighted_opponents", "token_weighted"]
+from magnetar.types import RolloutBatch
+
+__all__ = ["ImportanceWeights", "corrected", "importance_weights", "reweighted_opponents", "token_weighted"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,39 @@ def token_weighted(logp_BGT: Tensor, policy_logp_BGT: Tensor, sampling_logp_BGT:
     ratio_BGT = (policy_logp_BGT.detach() - sampling_logp_BGT.to(policy_logp_BGT)).exp().clamp(max=cap)
     fixed_BGT = logp_BGT.detach()
     return fixed_BGT + ratio_BGT * (logp_BGT - fixed_BGT)
+
+
+def corrected(
+    batch: RolloutBatch, sampling_logp_BGT: Tensor, kind: str, cap: float, *, own_group: bool
+) -> tuple[RolloutBatch, dict[str, float]]:
+    """A batch that another program drew, as if the trainer's policy had drawn it, and figures to log.
+
+    Args:
+        batch: With the log-probabilities under the trainer's policy when the responses were drawn.
+        sampling_logp_BGT: Those that the engine computed, nats.
+        kind: "off" measures only; "token" scales the gradient of each token's log-probability; "sequence" weights the
+            responses.
+        cap: Largest ratio, above 0.
+        own_group: Whether the responses are each other's opponents, which are then weighted alike.
+
+    Returns:
+        The batch, and the mean distance of log-probabilities ("sampling_gap", nats a token), the effective share of the
+        responses by whole-response ratios ("sampling_effective_share") and the share above the cap.
+    """
+    found = importance_weights(
+        batch.response_weight_BG, batch.behavior_logp_BGT.detach(), sampling_logp_BGT, batch.mask_BGT, cap
+    )
+    figures = {
+        "sampling_gap": found.gap_nats,
+        "sampling_effective_share": found.effective_share,
+        "sampling_capped": found.capped_share,
+    }
+    if kind == "token":
+        logp = token_weighted(batch.logp_BGT, batch.behavior_logp_BGT, sampling_logp_BGT, cap)
+        batch = replace(batch, logp_BGT=torch.where(batch.mask_BGT, logp, batch.logp_BGT))
+    elif kind == "sequence":
+        opponents = batch.opponent_weight_BGH
+        if own_group:
+            opponents = reweighted_opponents(opponents, batch.response_weight_BG, found.weight_BG)
+        batch = replace(batch, response_weight_BG=found.weight_BG, opponent_weight_BGH=opponents)
+    return batch, figures

@@ -1,11 +1,12 @@
 """Settings of `NashConfig` that say which engine generates the responses, under TRL's names where it has them."""
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
 from magnetar.errors import ConfigError, unknown_name
+from magnetar.modeling.decoding_weights import MergeChoice
 from magnetar.rollout.base import SamplingParams
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ __all__ = ["VLLM_MODES", "RolloutFields", "setting"]
 
 VLLM_MODES = ("colocate", "server")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+CORRECTIONS = ("auto", "off", "token", "sequence")
 SHARED_MEMORY = "/dev/shm"
 OF_SERVER = ("vllm_server_base_url", "vllm_server_timeout")
 OF_COLOCATED = (
@@ -34,8 +36,17 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass
 class RolloutFields:
-    """Fields of `NashConfig` about vLLM."""
+    """Fields of `NashConfig` about how responses are generated."""
 
+    merge_for_rollouts: str = setting(
+        "auto", "Merge adapters into copies of the weights while generating: auto (where they are small), on or off."
+    )
+    importance_correction: str = setting(
+        "auto",
+        "Correct for an engine whose probabilities differ from the trainer's: token (each token's gradient by its "
+        "ratio), sequence (each response by its ratio), off; auto: token with vLLM, else off.",
+    )
+    importance_cap: float = setting(2.0, "Largest importance ratio of a token or a response.")
     use_vllm: bool = setting(False, "Generate with vLLM instead of transformers.")
     vllm_mode: str = setting("colocate", "colocate: vLLM in this process; server: one that you started.")
     vllm_server_base_url: str = setting("http://localhost:8000", "Where the vLLM server listens; with mode 'server'.")
@@ -53,6 +64,13 @@ class RolloutFields:
     vllm_enable_sleep_mode: bool = setting(False, "Give vLLM's GPU memory to training between rollouts.")
     vllm_enforce_eager: bool = setting(False, "Neither compile nor capture graphs: a faster start, slower tokens.")
     vllm_dtype: str = setting("auto", "Precision of vLLM's weights; auto: as the policy is trained.")
+
+    @property
+    def correction(self) -> str:
+        """Which importance correction is meant: off, token or sequence."""
+        if self.importance_correction != "auto":
+            return self.importance_correction
+        return "token" if self.use_vllm else "off"
 
     @property
     def sampling(self) -> SamplingParams:
@@ -78,9 +96,19 @@ class RolloutFields:
             )
 
     def _check_rollout(self) -> None:
-        """Refuse values and combinations of vLLM's settings that cannot work."""
+        """Refuse values and combinations that cannot work."""
+        for name, known in (("importance_correction", CORRECTIONS), ("merge_for_rollouts", get_args(MergeChoice))):
+            if getattr(self, name) not in known:
+                raise ConfigError(unknown_name(name, getattr(self, name), known))
+        if not self.importance_cap > 0.0:
+            raise ConfigError(f"importance_cap is {self.importance_cap}, expected a number above 0; 2 is usual")
+        if self.correction == "off":
+            self._refuse_changed(["importance_cap"], "importance ratios are not used; set importance_correction")
+        if self.use_vllm:
+            self._refuse_changed(["merge_for_rollouts"], "use_vllm is True, and vLLM is always given merged weights")
         if not self.use_vllm:
-            self._refuse_changed([f.name for f in fields(RolloutFields)], "use_vllm is False; set use_vllm=True")
+            of_vllm = [field.name for field in fields(RolloutFields) if field.name.startswith("vllm_")]
+            self._refuse_changed(of_vllm, "use_vllm is False; set use_vllm=True")
             return
         for name, known in (("vllm_mode", VLLM_MODES), ("vllm_dtype", DTYPES)):
             if getattr(self, name) not in known:

@@ -37,6 +37,7 @@ from magnetar.training.engines import make_engine
 from magnetar.training.experience import Experience
 from magnetar.training.gathering import GatheringTrainer, judging_for
 from magnetar.training.held_out import play_against_reference
+from magnetar.training.importance import corrected
 from magnetar.training.metrics import MeanMetrics
 from magnetar.training.passes import PassSettings
 from magnetar.training.policy_passes import PolicyPasses
@@ -474,7 +475,21 @@ class NashTrainer(GatheringTrainer):
             behavior_value_BGT=behavior_value,
         )
         reference = behavior if experience.reference_is_behavior else stored(experience.reference_logp_BGT)
-        return batch, out.entropy_BGT, reference
+        return self._corrected(batch, stored(experience.sampling_logp_BGT)), out.entropy_BGT, reference
+
+    def _corrected(self, batch: RolloutBatch, sampling_logp_BGT: Tensor | None) -> RolloutBatch:
+        """The batch as if the trainer's own policy had sampled it; how far the engine was from that is logged."""
+        if sampling_logp_BGT is None:
+            return batch
+        opponents = self.prediction.opponents(self.update, self.inner_epoch)
+        own_group = [share.role for share in opponents] == ["current"]
+        args = self.settings
+        batch, found = corrected(batch, sampling_logp_BGT, args.correction, args.importance_cap, own_group=own_group)
+        if self.inner_epoch == 0:
+            prompts = float(len(batch.logp_BGT))
+            for name, value in found.items():
+                self._metrics.add(name, value * prompts, prompts)
+        return batch
 
     # ---- metrics -----------------------------------------------------------------------------------------------
 
