@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -303,11 +304,13 @@ class NashTrainer(GatheringTrainer):
             started = time.perf_counter()
             passes = self._collector.passes.micro_batches(experience.prompt_ids, experience.response_ids)
             for number, places in enumerate(passes):
-                # Gradients are exchanged between processes with the last pass only.
+                # Gradients are exchanged between processes with the last pass only. DDP's own forward pass may wait for
+                # other processes at any time, and they may wait for their judges.
                 exchange = last and number == len(passes) - 1
+                policy = model.module if isinstance(model, DistributedDataParallel) and not exchange else model
                 with nullcontext() if exchange else self.accelerator.no_sync(model):
                     with self.compute_loss_context_manager():
-                        loss = self.compute_loss(model, {"experience": experience, "part": places})
+                        loss = self.compute_loss(policy, {"experience": experience, "part": places})
                     loss = loss * len(places) / (len(inputs) * self.current_gradient_accumulation_steps)
                     self.accelerator.backward(loss)
                 total += loss.detach()
