@@ -1,4 +1,4 @@
-"""What it brings to ask the judge on threads: the same run with and without, in turn.
+"""What it brings to ask the judge on threads: the same updates with and without, in turn.
 
     python benchmarks/overlap.py                                # both judges, some ten minutes on two CPU cores
     python benchmarks/overlap.py --judges endpoint --latency 1  # a slower endpoint
@@ -6,8 +6,11 @@
 
 The endpoint is a server in a process of its own that waits a stated time before it answers each request, and says A or
 B by a digest of the question: it takes the time of a served model and none of this machine's processors. The panel is
-the embedded one, in this process, on the processors that the policy is on. Both ways give the same weights, bit for
-bit, which is checked.
+the embedded one, in this process, on the processors that the policy is on.
+
+In a run the updates take turns, one with threads and one without, so that both see the same load of a shared machine; the
+next run does it the other way round. Both ways give the same weights, bit for bit, which is checked, so that each update
+of one run is the same work as that of the other.
 
 Prints one line a run, then one table a judge, and with --write keeps the measurements under benchmarks/results/overlap.
 """
@@ -36,6 +39,7 @@ from transformers import TrainerCallback
 from magnetar.data.demo import demo_prompts
 from magnetar.judges import Judge, build_judge
 from magnetar.training import NashConfig, NashTrainer
+from magnetar.training.gathering import judging_for
 
 RESULTS = Path(__file__).parent / "results" / "overlap"
 STAGES = ("rollout", "judge", "waiting", "logprobs", "update")
@@ -43,12 +47,18 @@ STAGES = ("rollout", "judge", "waiting", "logprobs", "update")
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its wall-clock time and the mean seconds of each stage, for each update after the first."""
+    """One training; the first update, which loads and warms up, is left out.
 
-    background: bool
-    update_seconds: list[float]
-    stage_seconds: dict[str, float]
-    tokens_per_second: float
+    Attributes:
+        threads: For each update, whether the judge was asked on threads.
+        seconds: Wall-clock time of each update.
+        stages: The trainer's own account of it: seconds of each stage.
+        weights: Digest of the weights at the end.
+    """
+
+    threads: list[bool]
+    seconds: list[float]
+    stages: list[dict[str, float]]
     weights: str
 
 
@@ -99,14 +109,21 @@ def delayed_endpoint(latency: float) -> Iterator[str]:
 
 
 class Clock(TrainerCallback):
-    """When each step began and ended."""
+    """When each step began and ended; switches the threads on and off from one to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: bool) -> None:
+        self.trainer: Any = None
+        self.threads: list[bool] = []
+        self.next = first
         self.begun: list[float] = []
         self.ended: list[float] = []
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Note the time."""
+        """Choose, and note the time."""
+        self.trainer.args.judge_in_background = self.next
+        self.trainer._judging = judging_for(self.trainer.judge, self.trainer.args, self.trainer.accelerator.device)
+        self.threads.append(self.next)
+        self.next = not self.next
         self.begun.append(time.perf_counter())
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
@@ -114,13 +131,12 @@ class Clock(TrainerCallback):
         self.ended.append(time.perf_counter())
 
 
-def train(judge: Judge, background: bool, options: argparse.Namespace, folder: Path) -> Run:
-    """One run of some updates; the first, which loads and warms up, is left out of the times."""
-    clock = Clock()
+def train(judge: Judge, first: bool, options: argparse.Namespace, folder: Path) -> Run:
+    """One run, whose first update has threads or not."""
+    clock = Clock(first)
     args = NashConfig(
         output_dir=str(folder),
         method="mpo",
-        judge_in_background=background,
         max_steps=options.updates + 1,
         magnet_every=1,
         per_device_train_batch_size=options.prompts,
@@ -141,6 +157,7 @@ def train(judge: Judge, background: bool, options: argparse.Namespace, folder: P
         peft_config=LoraConfig(r=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
         callbacks=[clock],
     )
+    clock.trainer = trainer
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row][1:]
     digest = hashlib.blake2b(digest_size=8)
@@ -148,10 +165,9 @@ def train(judge: Judge, background: bool, options: argparse.Namespace, folder: P
         if parameter.requires_grad:
             digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
     return Run(
-        background,
+        clock.threads[1:],
         [end - begin for begin, end in zip(clock.begun, clock.ended, strict=True)][1:],
-        {stage: statistics.mean(row[f"seconds_{stage}"] for row in rows) for stage in STAGES},
-        statistics.mean(row["tokens_per_second"] for row in rows),
+        [{stage: row[f"seconds_{stage}"] for stage in STAGES} for row in rows],
         digest.hexdigest(),
     )
 
@@ -169,40 +185,39 @@ def make_judge(name: str, url: str | None, options: argparse.Namespace) -> Judge
 
 
 def measure(name: str, options: argparse.Namespace) -> list[Run]:
-    """Runs without and with threads in turn; the order changes from round to round."""
+    """An even number of runs, the other way round each time."""
     runs = []
     own = name == "endpoint" and options.base_url is None
     with delayed_endpoint(options.latency) if own else nullcontext(options.base_url) as url:
         judge = make_judge(name, url, options)
-        for number in range(options.rounds):
-            for background in (False, True) if number % 2 == 0 else (True, False):
-                with tempfile.TemporaryDirectory() as folder:
-                    run = train(judge, background, options, Path(folder))
-                runs.append(run)
-                seconds = statistics.mean(run.update_seconds)
-                print(f"{name} round {number + 1} {'threads' if background else 'at once'}: {seconds:.2f} s an update")
+        for number in range(2 * options.rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                run = train(judge, number % 2 == 0, options, Path(folder))
+            runs.append(run)
+            pairs = zip(run.threads, run.seconds, strict=True)
+            print(f"{name}:", ", ".join(f"{'threads' if on else 'at once'} {s:.1f} s" for on, s in pairs), flush=True)
     if len({run.weights for run in runs}) != 1:
         raise SystemExit(f"{name}: the runs ended in different weights: {[run.weights for run in runs]}")
     return runs
 
 
 def table(name: str, runs: list[Run]) -> str:
-    """Means over updates and runs, and the ratio of each round's two runs."""
-    lines = ["| judge asked | update | rollout | judge busy | waiting | log-probabilities | gradient | tokens/s |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for background, words in ((False, "at once"), (True, "on threads")):
-        these = [run for run in runs if run.background == background]
-        seconds = statistics.mean(value for run in these for value in run.update_seconds)
-        stages = [statistics.mean(run.stage_seconds[stage] for run in these) for stage in STAGES]
-        speed = statistics.mean(run.tokens_per_second for run in these)
-        lines.append(f"| {words} | {seconds:.2f} s | {' | '.join(f'{s:.2f} s' for s in stages)} | {speed:.1f} |")
+    """Means over updates, and the ratio of each update without threads and the same with them in the other run."""
+    lines = ["| judge asked | update | rollout | judge busy | waiting | log-probabilities | gradient |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    updates = [update for run in runs for update in zip(run.threads, run.seconds, run.stages, strict=True)]
+    for on, words in ((False, "at once"), (True, "on threads")):
+        these = [(seconds, stages) for threads, seconds, stages in updates if threads == on]
+        means = [statistics.mean(seconds for seconds, _ in these)]
+        means += [statistics.mean(stages[stage] for _, stages in these) for stage in STAGES]
+        lines.append(f"| {words} | {' | '.join(f'{mean:.2f} s' for mean in means)} |")
     ratios = []
-    for first, second in zip(runs[::2], runs[1::2], strict=True):
-        off, on = (second, first) if first.background else (first, second)
-        ratios.append(statistics.mean(off.update_seconds) / statistics.mean(on.update_seconds))
+    for one, other in zip(runs[::2], runs[1::2], strict=True):
+        for on, a, b in zip(one.threads, one.seconds, other.seconds, strict=True):
+            ratios.append(b / a if on else a / b)
     low, high = min(ratios), max(ratios)
     lines.append(f"\n{name}: {statistics.median(ratios):.2f} times as fast on threads [{low:.2f}, {high:.2f}], median")
-    lines[-1] += f" and range of {len(ratios)} rounds; the same weights, bit for bit."
+    lines[-1] += f" and range of {len(ratios)} updates done both ways; the same weights, bit for bit."
     return "\n".join(lines)
 
 
@@ -215,8 +230,8 @@ def main() -> None:
     parser.add_argument("--base_url", help="a real endpoint in place of the one that waits")
     parser.add_argument("--served", default="delayed", help="the model's name at the endpoint")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=2, help="of each run, after a first that is not counted")
+    parser.add_argument("--rounds", type=int, default=2, help="of two runs each")
+    parser.add_argument("--updates", type=int, default=4, help="of each run, after a first that is not counted")
     parser.add_argument("--prompts", type=int, default=1, help="of a micro-batch")
     parser.add_argument("--micro_batches", type=int, default=4)
     parser.add_argument("--responses", type=int, default=4)

@@ -1,7 +1,7 @@
 """Experience taken apart and joined again is the same experience."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -74,12 +74,18 @@ def test_parts_joined_are_the_whole(places: list[list[int]]) -> None:
 
 
 def test_time_spending_and_cycles_of_parts_add_up() -> None:
-    one = experience(1, cyclic=0.5).to_state() | {"seconds": {"rollout": 1.0, "judge": 4.0, "waiting": 0.5}}
-    two = experience(3, cyclic=0.1).to_state() | {"seconds": {"rollout": 2.0, "judge": 8.0}, "finite": False}
-    joined = Experience.joined(
-        [Experience(**one, spent=Ledger(comparisons=3)), Experience(**two, spent=Ledger(comparisons=9, prompts=3))],
-        [[2], [0, 1, 3]],
+    one = replace(
+        experience(1, cyclic=0.5),
+        seconds={"rollout": 1.0, "judge": 4.0, "waiting": 0.5},
+        spent=Ledger(comparisons=3),
     )
+    two = replace(
+        experience(3, cyclic=0.1),
+        seconds={"rollout": 2.0, "judge": 8.0},
+        spent=Ledger(comparisons=9, prompts=3),
+        finite=False,
+    )
+    joined = Experience.joined([one, two], [[2], [0, 1, 3]])
     assert joined.seconds == {"rollout": 3.0, "judge": 12.0, "waiting": 0.5}
     assert joined.trainer_seconds == 3.5  # the judge's own time passes beside the trainer's
     assert joined.spent == Ledger(comparisons=12, prompts=3)
