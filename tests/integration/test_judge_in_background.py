@@ -284,9 +284,9 @@ def test_what_was_answered_before_a_failure_on_a_thread_is_kept(tmp_path: Path) 
         kept = [asked for asked in judge.asked if asked != judge.asked[2]]
         judge.asked.clear()
         judge.fails_at = None
-        make_trainer(
-            tmp_path / "run", judge=Cached(judge, answers), overwrite_output_dir=True, **settings | {"max_steps": 1}
-        ).train()
+        settings["max_steps"] = 1
+        make_trainer(tmp_path / "run", judge=Cached(judge, answers), overwrite_output_dir=True, **settings).train()
+        settings["max_steps"] = 2
         assert len(kept) >= 2 and judge.asked and not set(judge.asked) & set(kept)
 
 

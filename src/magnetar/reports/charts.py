@@ -88,7 +88,7 @@ _PLANS: Sequence[_Plan] = (
         "Where the time goes, stacked.",
         {
             "seconds_rollout": "rollout",
-            "seconds_judge": "judge",
+            "seconds_waiting": "waiting for the judge",
             "seconds_logprobs": "log-probabilities",
             "seconds_update": "update",
         },

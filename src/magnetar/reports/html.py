@@ -187,7 +187,7 @@ def _run_facts(run: RunData) -> dict[str, Any]:
         if found:
             facts[label] = found[0]
     facts["Updates"] = int(run.updates[-1])
-    seconds = [run.column(f"seconds_{stage}") for stage in ("rollout", "judge", "logprobs", "update")]
+    seconds = [run.column(f"seconds_{stage}") for stage in ("rollout", "waiting", "logprobs", "update")]
     total = sum(value for column in seconds for value in column if value is not None)
     if total > 0:
         facts["Time in updates"] = f"{total / 60:.1f} min" if total >= 60 else f"{total:.1f} s"

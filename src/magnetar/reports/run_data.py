@@ -146,7 +146,14 @@ def _by_update(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if last is not None:
             moved = max(line.get("magnet_moved") or 0, merged.get(last, {}).get("magnet_moved") or 0)
             merged[last] = {**merged.get(last, {}), **line, "update": last, "magnet_moved": moved}
-    return [merged[update] for update in sorted(merged)]
+    return [_with_waiting(merged[update]) for update in sorted(merged)]
+
+
+def _with_waiting(line: dict[str, Any]) -> dict[str, Any]:
+    """The line of an older run too says how long the trainer waited for the judge: it waited for all of it."""
+    if "seconds_judge" not in line or "seconds_waiting" in line:
+        return line
+    return line | {"seconds_waiting": line["seconds_judge"]}
 
 
 def _lines_if_any(path: Path) -> list[dict[str, Any]]:

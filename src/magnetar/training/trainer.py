@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -336,13 +337,15 @@ class NashTrainer(GatheringTrainer):
             count = self.roles.sharding.most(len(passes))
             for number in range(count):
                 # Gradients are exchanged between processes with the last pass only, unless a process holds a share of
-                # them: what is not exchanged would be kept whole.
+                # them: what is not exchanged would be kept whole. DDP's own forward pass may wait for other processes
+                # at any time, and they may wait for their judges.
                 complete = last and number == count - 1
+                policy = model.module if isinstance(model, DistributedDataParallel) and not complete else model
                 with nullcontext() if complete or sharded else self.accelerator.no_sync(model), self._activations:
                     # Others may have more passes than this process, which then takes part in them.
                     counts = number < len(passes)
                     places = passes[number] if counts else passes[-1]
-                    loss = self._loss_of_part(model, experience, places, len(inputs), counts=counts)
+                    loss = self._loss_of_part(policy, experience, places, len(inputs), counts=counts)
                     total += loss.detach()
                     if complete:  # before the gradient is: DeepSpeed then takes the step at once
                         positions = [int(row["position"]) for row in inputs]

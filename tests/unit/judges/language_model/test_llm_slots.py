@@ -198,7 +198,11 @@ def judge_at(server: Server, concurrency: int) -> LanguageModelJudge:
 
 def test_calls_of_several_threads_together_have_as_many_requests_open_as_allowed(server: Server) -> None:
     together = threading.Barrier(3)
-    server.before = lambda: together.wait(PATIENCE_SECONDS)  # broken unless three are open at a time
+
+    def before() -> None:
+        together.wait(PATIENCE_SECONDS)  # broken unless three are open at a time
+
+    server.before = before
     judge = Symmetrized(judge_at(server, 3))
     # Each call alone has two requests, so that three are open only if calls share the slots.
     calls = [lambda number=number: judge.pair_win_prob([f"p{number}"], ["one"], ["two"]) for number in range(6)]
@@ -213,10 +217,11 @@ def test_calls_of_several_threads_together_have_as_many_requests_open_as_allowed
 
 def test_a_call_that_fails_leaves_its_slots_to_the_others(server: Server) -> None:
     judge = judge_at(server, 2)
-    judge.backend._budget = Budget(max_calls=7, max_tokens=None)
+    backend: Any = judge.backend
+    backend._budget = Budget(max_calls=7, max_tokens=None)
     calls = [lambda n=n: judge.pair_win_prob([f"p{n}"] * 3, ["one"] * 3, ["two"] * 3) for n in range(4)]
     results = on_threads(calls)
     assert sum(isinstance(result, JudgeError) for result in results) >= 1
-    assert judge.backend._slots._free == 2
-    judge.backend._budget = Budget(None, None)
+    assert backend._slots._free == 2
+    backend._budget = Budget(None, None)
     assert judge.pair_win_prob(["p"], ["one"], ["two"]).tolist() == [1.0]
