@@ -35,11 +35,12 @@ __all__ = [
 ]
 
 Layer = Callable[[Tensor], Tensor]
+GradientUse = Callable[[int, Tensor], None]
 # Settings of models whose forward pass changes what the output layer gave; see `LogitTransform`.
 LOGIT_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier")
 # Logits alive at a time: on an accelerator a product of matrices should be large, on a CPU its result should stay in
 # the cache.
-CHUNK_LOGITS = {"cpu": 2**22}
+CHUNK_LOGITS = {"cpu": 2**23}
 CHUNK_LOGITS_ELSEWHERE = 2**25
 
 
@@ -102,23 +103,44 @@ class _Questions:
     against: Sequence[FrozenStates]
     entropy: bool
 
-    def log_softmax(self, layer: Layer, hidden_CH: Tensor) -> Tensor:
-        logits_CV = self.transform(layer(hidden_CH.unsqueeze(0)).squeeze(0))
-        scaled_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    def scaled(self, layer: Layer, hidden_CH: Tensor) -> tuple[Tensor, bool]:
+        """Logits over the temperature, in full precision, and whether they are a tensor that nothing else looks at."""
+        raw_CV = layer(hidden_CH.unsqueeze(0)).squeeze(0)
+        scaled_CV = self.transform(raw_CV)
+        scaled_CV = scaled_CV.to(torch.promote_types(scaled_CV.dtype, torch.float32))
         if self.temperature != 1.0:
             scaled_CV = scaled_CV / self.temperature
-        return scaled_CV.log_softmax(-1)
+        return scaled_CV, scaled_CV is not raw_CV
 
-    def answer(self, hidden_CH: Tensor, rows: slice) -> tuple[list[Tensor], Tensor | None]:
-        """Differentiable columns of a chunk, each of shape (C,), and the entropy."""
-        full_CV = self.log_softmax(self.layer, hidden_CH)
-        columns = [full_CV.gather(-1, self.target_N[rows].unsqueeze(-1)).squeeze(-1)]
-        for other in self.against:
-            with torch.no_grad():
-                states = other.hidden_NH[rows].to(hidden_CH.device)
-                other_CV = self.log_softmax(other.layer or self.layer, states)
-            columns.append(kl_rows(full_CV, other_CV))
-        return columns, entropy_rows(full_CV.detach()) if self.entropy else None
+    @torch.no_grad()
+    def answer(self, scaled_CV: Tensor, own: bool, rows: slice, use: GradientUse | None = None) -> Tensor:
+        """Answers about a chunk, shape (C, K), and for each differentiable one its gradient by the scaled logits.
+
+        Args:
+            scaled_CV: From `scaled`; overwritten if nothing else looks at it.
+            own: Whether nothing else does.
+            rows: The chunk's place among the tokens.
+            use: Is given the number of an answer and the gradient, shape (C, V), which is gone afterwards.
+        """
+        full_CV = scaled_CV.detach() if own else scaled_CV.detach().clone()
+        full_CV -= full_CV.logsumexp(-1, keepdim=True)
+        target_C1 = self.target_N[rows].unsqueeze(-1)
+        columns = [full_CV.gather(-1, target_C1).squeeze(-1)]
+        prob_CV = full_CV.exp()
+        for number, other in enumerate(self.against, start=1):
+            ratio_CV, fresh = self.scaled(other.layer or self.layer, other.hidden_NH[rows].to(scaled_CV.device))
+            ratio_CV = ratio_CV if fresh else ratio_CV.clone()
+            ratio_CV -= ratio_CV.logsumexp(-1, keepdim=True)
+            # A token with probability 0 adds nothing, whatever the other gives it; inf − inf would be NaN.
+            torch.sub(full_CV, ratio_CV, out=ratio_CV).masked_fill_(prob_CV == 0, 0.0).mul_(prob_CV)
+            columns.append(ratio_CV.sum(-1))
+            if use is not None:
+                use(number, ratio_CV.addcmul_(prob_CV, columns[-1].unsqueeze(-1), value=-1))
+        if self.entropy:
+            columns.append(torch.special.entr(prob_CV).sum(-1))
+        if use is not None:
+            use(0, prob_CV.neg_().scatter_add_(-1, target_C1, torch.ones_like(target_C1, dtype=prob_CV.dtype)))
+        return torch.stack(columns, -1)
 
 
 def read_tokens(
@@ -250,8 +272,7 @@ def _read(questions: _Questions, hidden_NH: Tensor, chunk: int) -> Tensor:
     """Values (N, K) without anything for a backward pass."""
     parts = []
     for rows in _chunks(len(hidden_NH), chunk):
-        columns, entropy = questions.answer(hidden_NH[rows], rows)
-        parts.append(torch.stack([*columns, *([] if entropy is None else [entropy])], -1))
+        parts.append(questions.answer(*questions.scaled(questions.layer, hidden_NH[rows]), rows))
     return torch.cat(parts)
 
 
@@ -262,12 +283,15 @@ def _read_with_slopes(questions: _Questions, hidden_NH: Tensor, chunk: int) -> t
     for rows in _chunks(len(hidden_NH), chunk):
         with torch.enable_grad(), _nothing_leaves():
             states = hidden_NH[rows].detach().requires_grad_()
-            columns, entropy = questions.answer(states, rows)
-            for k, column in enumerate(columns):
-                # A row's value depends on its own state alone, so the sum's gradient holds each row's.
-                more = k + 1 < len(columns)
-                (slopes[k][rows],) = torch.autograd.grad(column.sum(), states, retain_graph=more)
-        parts.append(torch.stack([c.detach() for c in (*columns, *([] if entropy is None else [entropy]))], -1))
+            scaled, own = questions.scaled(questions.layer, states)
+
+            def use(
+                number: int, gradient_CV: Tensor, rows: slice = rows, scaled: Tensor = scaled, states: Tensor = states
+            ) -> None:
+                # A row's value depends on its own state alone, so these are the gradients of the rows.
+                (slopes[number][rows],) = torch.autograd.grad(scaled, states, gradient_CV, retain_graph=number > 0)
+
+            parts.append(questions.answer(scaled, own, rows, use))
     return torch.cat(parts), slopes
 
 
@@ -285,10 +309,18 @@ def _gradients(
     for rows in _chunks(len(hidden_NH), chunk):
         with torch.enable_grad(), _nothing_leaves():
             states = hidden_NH[rows].detach().requires_grad_()
-            columns, _ = questions.answer(states, rows)
-            gradients = torch.autograd.grad(
-                columns, (states, *parameters), [gradient_NK[rows, k] for k in range(len(columns))], allow_unused=True
-            )
+            scaled, own = questions.scaled(questions.layer, states)
+            weighed: list[Tensor] = []
+
+            def use(number: int, gradient_CV: Tensor, rows: slice = rows, weighed: list[Tensor] = weighed) -> None:
+                gradient_CV *= gradient_NK[rows, number].unsqueeze(-1)
+                if weighed:
+                    weighed[0] += gradient_CV
+                else:
+                    weighed.append(gradient_CV)
+
+            questions.answer(scaled, own, rows, use)
+            gradients = torch.autograd.grad(scaled, (states, *parameters), weighed[0], allow_unused=True)
         if hidden_gradient is not None and gradients[0] is not None:
             hidden_gradient[rows] = gradients[0]
         for k, gradient in enumerate(gradients[1:]):
