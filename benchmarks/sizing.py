@@ -56,7 +56,8 @@ def in_own_process(*command: str) -> dict[str, Any]:
     """What one of this file's measurements prints, from a fresh process."""
     done = subprocess.run(
         [sys.executable, __file__, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # Without gaps: the C library's heap keeps what was freed between tensors that are kept.
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"},
         capture_output=True,
         text=True,
         check=False,
@@ -210,7 +211,7 @@ def real_run(name: str) -> dict[str, float]:
             args=NashConfig(
                 output_dir=folder,
                 method="mpo",
-                max_steps=3,
+                max_steps=2,
                 magnet_every=2,
                 per_device_train_batch_size=run["prompts"],
                 num_generations=4,
@@ -255,6 +256,7 @@ def check() -> list[dict[str, Any]]:
         job = job_of(name, shape)
         found = in_own_process("--run", name)
         predicted = memory(job)
+        print(json.dumps({"run": name, **found}), flush=True)
         rows.append({"run": name, "predicted": predicted.peak, "measured": found["peak"], "shape": asdict(shape)})
         error = predicted.peak / found["peak"] - 1.0
         print(f"{name}: predicted {predicted.peak / 1e9:.2f} GB, measured {found['peak'] / 1e9:.2f} GB, {error:+.0%}")

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from magnetar.errors import ModelError
 from magnetar.modeling.roles_base import Roles
-from magnetar.modeling.sharding import Sharding, WholeWeights, plain_name, whole_shape
+from magnetar.modeling.sharding import Sharding, WholeWeights, plain_name, without_weights
 from magnetar.types import Role
 
 __all__ = ["FrozenCopyRoles"]
@@ -33,7 +32,7 @@ class FrozenCopyRoles(Roles):
         self._keep_on_cpu = keep_on_cpu
         self._copies: dict[str, nn.Module] = {}
         self._planned: list[Role] = []
-        self._skeleton = _without_weights(model) if will_be_sharded else None
+        self._skeleton = without_weights(model) if will_be_sharded else None
         self.add("reference")
 
     @property
@@ -121,12 +120,3 @@ class FrozenCopyRoles(Roles):
         model = self._model if role == "current" else self._copy(role)
         self.sharding.settle(model)
         return {plain_name(name): t for name, t in chain(model.named_parameters(), model.named_buffers())}
-
-
-def _without_weights(model: nn.Module) -> nn.Module:
-    """A copy whose weights are on the meta device; buffers are copied."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        empty = torch.empty(whole_shape(parameter), dtype=parameter.dtype, device="meta")
-        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
-    return deepcopy(model, memo)

@@ -8,6 +8,7 @@ passes until all have.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from magnetar.errors import MagnetarError
 
-__all__ = ["AnotherProcessFailed", "Sharding", "WholeWeights", "plain_name", "whole_shape"]
+__all__ = ["AnotherProcessFailed", "Sharding", "WholeWeights", "plain_name", "whole_shape", "without_weights"]
 
 
 class AnotherProcessFailed(MagnetarError, RuntimeError):
@@ -213,6 +214,15 @@ def empty_pass(model: nn.Module, device: torch.device) -> None:
 def plain_name(name: str) -> str:
     """A weight's name without what activation checkpointing and compilation put into it."""
     return name.replace("._checkpoint_wrapped_module", "").replace("._orig_mod", "").removeprefix("_orig_mod.")
+
+
+def without_weights(model: nn.Module) -> nn.Module:
+    """A copy whose weights, whole ones, are on the meta device; buffers are copied."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        empty = torch.empty(whole_shape(parameter), dtype=parameter.dtype, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+    return deepcopy(model, memo)
 
 
 def whole_shape(tensor: Tensor) -> torch.Size:

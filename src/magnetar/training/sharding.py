@@ -10,6 +10,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, str_to_bool
 from torch import nn
+from transformers import TrainingArguments
 
 from magnetar.errors import ConfigError
 from magnetar.methods import Method
@@ -22,7 +23,7 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 __all__ = ["agreed", "check_sharding", "loading_whole_models", "shard_roles", "will_be_sharded"]
 
 
-def will_be_sharded(args: NashConfig) -> bool:
+def will_be_sharded(args: TrainingArguments) -> bool:
     """Whether the launcher or the settings ask for sharded weights."""
     if args.world_size == 1:
         return False

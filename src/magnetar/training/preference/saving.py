@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,13 @@ from transformers.trainer_utils import rotate_checkpoints
 import magnetar
 from magnetar.errors import CheckpointError, ConfigError
 from magnetar.judges.models.card import JudgeCard, write_card
+from magnetar.modeling.sharding import without_weights
 from magnetar.training import checkpoints
 from magnetar.training.callbacks import StopSignals, TrainingInterrupted
 from magnetar.training.preference.callbacks import PreferenceConsole, PreferenceFiles
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.resumable import refuse_other_run
+from magnetar.training.sharding import agreed, will_be_sharded
 from magnetar.training.starting_point import digest_of_start
 
 __all__ = ["SavesRun", "check_resume", "digest_of"]
@@ -41,7 +44,8 @@ class SavesRun(Trainer):
         # What a reader should see in place of a path or an object: "model", "dataset".
         self.labels = {}
         self.data_digest = digest_of(cast(Dataset, self.train_dataset))
-        self.start_digest = digest_of_start(cast(nn.Module, self.model))
+        self.start_digest = agreed(digest_of_start(cast(nn.Module, self.model)), settings.world_size)
+        self._skeleton = without_weights(cast(nn.Module, self.model)) if will_be_sharded(settings) else None
         # Ours print one line a log and keep the bar; transformers' print dictionaries.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -98,11 +102,16 @@ class SavesRun(Trainer):
             The folder.
         """
         folder = Path(folder)
-        model: Any = self.accelerator.unwrap_model(cast(nn.Module, self.model))
-        if isinstance(model, PeftModel) and self.settings.merge_adapter:
+        model: Any = self._whole_model()
+        if (
+            isinstance(model, PeftModel)
+            and self.settings.merge_adapter
+            and (self._skeleton is None or self.args.should_save)
+        ):
             dtype = cast(PreTrainedModel, model.get_base_model()).dtype
             model = cast(Any, model.merge_and_unload(safe_merge=True)).to(dtype)  # the head, in float32, as the rest
-            self.model = self.model_wrapped = model
+            if self._skeleton is None:
+                self.model = self.model_wrapped = model
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             model.save_pretrained(str(folder))
@@ -114,6 +123,18 @@ class SavesRun(Trainer):
             write_card(folder, self.card())
         self.accelerator.wait_for_everyone()
         return folder
+
+    def _whole_model(self) -> nn.Module:
+        """The model with all its weights; where they are sharded, a copy, of use on the process that saves."""
+        if self._skeleton is None:
+            return self.accelerator.unwrap_model(cast(nn.Module, self.model))
+        weights = self.accelerator.get_state_dict(self.model_wrapped)  # every process takes part, the first gets them
+        whole = deepcopy(self._skeleton)
+        if self.args.should_save:
+            whole.load_state_dict(cast(Any, weights), assign=True)
+            if hasattr(whole, "tie_weights"):
+                cast(Any, whole).tie_weights()
+        return whole
 
     def train(
         self,
