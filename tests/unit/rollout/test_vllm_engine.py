@@ -1,17 +1,16 @@
 """The vLLM engine plays the policy it is asked for, and says clearly what it cannot do."""
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from vllm_reference import PlainDecoder, ReferenceBackend
 
 from magnetar.errors import ConfigError, MissingDependencyError, RolloutError
 from magnetar.modeling.roles import make_roles
 from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.rollout.vllm import ColocatedSettings, VllmEngine, logprobs_mode, server_command, vllm_engine
+from vllm_reference import PlainDecoder, ReferenceBackend
 
 PROMPTS = [[5, 6, 7, 8], [3, 4, 9]]
 SEEDS = [11, 2**62 + 12]
@@ -204,7 +203,9 @@ def test_the_servers_command_names_all_that_it_must_be_started_with():
 def test_a_colocated_engines_configuration_has_no_quantisation(tiny):
     from magnetar.rollout.vllm.colocated import plain_config
 
-    config = deepcopy(tiny("llama").config)
-    config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    assert "quantization_config" not in plain_config(config).to_dict()
-    assert config.quantization_config["load_in_4bit"]
+    model = tiny("llama")
+    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    model.config.architectures = None
+    plain = plain_config(model).to_dict()
+    assert "quantization_config" not in plain and plain["architectures"] == ["LlamaForCausalLM"]
+    assert model.config.quantization_config["load_in_4bit"]
