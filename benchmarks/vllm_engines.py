@@ -100,7 +100,9 @@ def run(way: str, args: argparse.Namespace) -> None:
         sync, responses, logp = draw()
         seconds = time.perf_counter() - started - sync
         with torch.no_grad():
-            out = response_logprobs(policy, prompts, responses, layout="packed", pad_token_id=tokenizer.pad_token_id)
+            out = response_logprobs(
+                policy, prompts, responses, temperature=1.0, layout="packed", pad_token_id=tokenizer.pad_token_id
+            )
         gaps = [
             abs(float(out.logp_BGT[b, g, t]) - value)
             for b, group in enumerate(logp)

@@ -226,6 +226,17 @@ def test_starting_leaves_the_trainers_random_numbers_and_threads_alone(engines):
     assert torch.get_num_threads() == threads and torch.set_num_threads is setter
 
 
+def test_after_weights_that_do_not_fit_vllm_starts_again(engines):
+    model, wider = build(), build()
+    wider.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(200, 128))
+    engine = colocated(SamplingParams(max_new_tokens=16))
+    engines.append(engine)
+    engine.generate(model, PROMPTS, 3, SEEDS)
+    with pytest.raises(RolloutError, match="vLLM cannot take the trainer's weights: "):
+        engine.generate(wider, PROMPTS, 3, SEEDS)
+    assert gap(model, engine.generate(model, PROMPTS, 3, SEEDS)) < EXACT
+
+
 def test_workers_in_processes_of_their_own_are_given_the_weights_through_files(tmp_path):
     script = tmp_path / "two_workers.py"
     script.write_text(TWO_WORKERS)

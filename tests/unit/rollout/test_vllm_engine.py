@@ -1,6 +1,5 @@
 """The vLLM engine plays the policy it is asked for, and says clearly what it cannot do."""
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -204,7 +203,9 @@ def test_the_servers_command_names_all_that_it_must_be_started_with():
 def test_a_colocated_engines_configuration_has_no_quantisation(tiny):
     from magnetar.rollout.vllm.colocated import plain_config
 
-    config = deepcopy(tiny("llama").config)
-    config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    assert "quantization_config" not in plain_config(config).to_dict()
-    assert config.quantization_config["load_in_4bit"]
+    model = tiny("llama")
+    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    model.config.architectures = None
+    plain = plain_config(model).to_dict()
+    assert "quantization_config" not in plain and plain["architectures"] == ["LlamaForCausalLM"]
+    assert model.config.quantization_config["load_in_4bit"]

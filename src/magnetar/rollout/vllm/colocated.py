@@ -22,11 +22,11 @@ __all__ = ["ColocatedBackend", "plain_config"]
 class ColocatedBackend:
     """A `vllm.LLM` that is made from the trainer's configuration and holds no weights until it is given some."""
 
-    def __init__(self, config: Any, settings: ColocatedSettings, *, logprobs_mode: str) -> None:
+    def __init__(self, model: Any, settings: ColocatedSettings, *, logprobs_mode: str) -> None:
         """Start vLLM; this takes a while.
 
         Args:
-            config: The model's configuration, as transformers has it.
+            model: A model of transformers; only its configuration is used.
             settings: Memory, precision and parallelism.
             logprobs_mode: Which log-probabilities vLLM returns.
 
@@ -36,9 +36,12 @@ class ColocatedBackend:
         self._settings = settings
         self._asleep = False
         with tempfile.TemporaryDirectory(prefix="magnetar-vllm-") as folder, _own_process_untouched():
-            plain_config(config).save_pretrained(folder)
+            config = plain_config(model)
+            config.save_pretrained(folder)
             _prepare_environment(settings)
-            self._llm = _start(folder, settings, logprobs_mode)
+            options = _options(settings, logprobs_mode)
+            # Whose code the trainer runs already, vLLM may run as well.
+            self._llm = _started(model=folder, trust_remote_code=hasattr(config, "auto_map"), **options)
         if settings.enable_sleep_mode:
             self.rest()
 
@@ -120,11 +123,18 @@ def _sample(completion: Any) -> Sample:
     return Sample(tokens, [float(entry[t].logprob) for entry, t in zip(completion.logprobs, tokens, strict=True)])
 
 
-def _start(folder: str, settings: ColocatedSettings, logprobs_mode: str) -> Any:
+def _started(**options: Any) -> Any:
     from vllm import LLM  # type: ignore[import-not-found]  # an extra
 
+    try:
+        return LLM(**options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RolloutError(f"vLLM cannot start: {type(error).__name__}: {error}") from error
+
+
+def _options(settings: ColocatedSettings, logprobs_mode: str) -> dict[str, Any]:
+    """Arguments of `vllm.LLM`."""
     options: dict[str, Any] = {
-        "model": folder,
         "load_format": "dummy",  # every weight comes from the trainer
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
@@ -134,29 +144,25 @@ def _start(folder: str, settings: ColocatedSettings, logprobs_mode: str) -> Any:
         "tensor_parallel_size": settings.tensor_parallel_size,
         "distributed_executor_backend": settings.executor,
         "enforce_eager": settings.enforce_eager,
+        "enable_sleep_mode": settings.enable_sleep_mode,
         "enable_prefix_caching": True,  # a prompt is encoded once for its group
         "logprobs_mode": logprobs_mode,
         "worker_extension_cls": WORKER_EXTENSION,
         "seed": 0,
     }
-    if settings.max_num_seqs is not None:
-        options["max_num_seqs"] = settings.max_num_seqs
-    if settings.block_size is not None:
-        options["block_size"] = settings.block_size
-    if settings.enable_sleep_mode:
-        options["enable_sleep_mode"] = True
-    try:
-        return LLM(**options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RolloutError(f"vLLM cannot start: {type(error).__name__}: {error}") from error
+    for name in ("max_num_seqs", "block_size"):
+        if getattr(settings, name) is not None:
+            options[name] = getattr(settings, name)
+    return options
 
 
-def plain_config(config: Any) -> Any:
-    """The configuration of the same architecture without quantisation: weights arrive de-quantised."""
-    plain = deepcopy(config)
+def plain_config(model: Any) -> Any:
+    """The configuration of a model's architecture without quantisation: weights arrive de-quantised."""
+    plain = deepcopy(model.config)
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(plain, name):
             delattr(plain, name)
+    plain.architectures = [type(model).__name__.removeprefix("FSDP")]
     return plain
 
 

@@ -197,7 +197,12 @@ class VllmEngine:
                 if weight.is_spread:  # its parts are gathered from all processes
                     weight.make()
 
-        self._together(send)
+        try:
+            self._together(send)
+        except MagnetarError:
+            # Who knows what it holds now: if it is asked again, it starts again.
+            self.close()
+            raise
         self._ledger.remember(marks)
 
     def _together(self, work: Callable[[], T]) -> T:

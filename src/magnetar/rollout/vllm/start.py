@@ -48,7 +48,7 @@ class StartVllm:
             return ServerBackend(self.settings, self.tokenizer)
         from magnetar.rollout.vllm.colocated import ColocatedBackend
 
-        return ColocatedBackend(model.config, self.settings, logprobs_mode=self.logprobs_mode)
+        return ColocatedBackend(model, self.settings, logprobs_mode=self.logprobs_mode)
 
 
 def vllm_engine(tokenizer: Any, sampling: SamplingParams, settings: ColocatedSettings | ServerSettings) -> VllmEngine:

@@ -64,6 +64,11 @@ def engine_weights(model: nn.Module) -> list[EngineWeight]:
     inner = extract_model_from_parallel(model)
     adapted = isinstance(inner, PeftModel)
     base: Any = inner.get_base_model() if adapted else inner
+    if any(hasattr(parameter, "ds_id") and not parameter.numel() for parameter in base.parameters()):
+        raise ModelError(
+            "DeepSpeed ZeRO-3 keeps each weight in parts, which are not gathered for vLLM; use FSDP2 or ZeRO-2, or "
+            "use_vllm=False"
+        )
     found = _of_module(base, "", frozen_base=adapted)
     weights: list[EngineWeight] = []
     seen: dict[tuple[int, ...], str] = {}

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -53,11 +54,16 @@ class WeightSync:
             whole: "true" when these are all weights of the model.
 
         Returns:
-            ``{"stamp": ...}``, or ``{"error": ...}`` when nothing usable is held any more.
+            ``{"stamp": ...}``, or ``{"error": ...}``; a load that broke off leaves vLLM half changed, and no further
+            one is taken.
         """
+        files = json.loads(paths)
+        unseen = [path for path in files if not Path(path).is_file()]
+        if unseen:
+            return {"error": f"FileNotFoundError: {unseen[0]}"}
 
         def weights() -> Iterator[tuple[str, Tensor]]:
-            for path in json.loads(paths):
+            for path in files:
                 with safe_open(path, framework="pt", device="cpu") as file:
                     for name in file.keys():  # noqa: SIM118 - safetensors' handle is no mapping
                         yield name, file.get_tensor(name)
@@ -66,7 +72,10 @@ class WeightSync:
 
     def magnetar_load(self, weights: Iterable[tuple[str, Tensor]], stamp: str, whole: bool) -> dict[str, Any]:
         """Load weights that are given as they are; see `magnetar_load_files`."""
+        if getattr(self, "_magnetar_broken", False):
+            return {"error": "an earlier load broke off in the middle; start vLLM again"}
         self._magnetar_weights: str | None = None
+        self._magnetar_broken = True
         try:
             if "weights_iterator" not in inspect.signature(self.model_runner.reload_weights).parameters:
                 raise RuntimeError(f"vLLM {_vllm_version()} cannot reload single weights; install vllm>=0.32")
@@ -77,7 +86,7 @@ class WeightSync:
                 raise RuntimeError(f"weights {sorted(missing)[:5]} of vLLM's model were not given")
         except Exception as error:  # the trainer, which may be another process, says it to the user
             return {"error": f"{type(error).__name__}: {error}"}
-        self._magnetar_weights = stamp
+        self._magnetar_weights, self._magnetar_broken = stamp, False
         return {"stamp": stamp}
 
 
