@@ -8,9 +8,9 @@ The endpoint is a server in a process of its own that waits a stated time before
 B by a digest of the question: it takes the time of a served model and none of this machine's processors. The panel is
 the embedded one, in this process, on the processors that the policy is on.
 
-In a run the updates take turns, one with threads and one without, so that both see the same load of a shared machine; the
-next run does it the other way round. Both ways give the same weights, bit for bit, which is checked, so that each update
-of one run is the same work as that of the other.
+In a run the updates take turns, one with threads and one without, so that both see the same load of a shared machine;
+the next run does it the other way round. Both ways give the same weights, bit for bit, which is checked, so that each
+update of one run is the same work as that of the other.
 
 Prints one line a run, then one table a judge, and with --write keeps the measurements under benchmarks/results/overlap.
 """

@@ -173,20 +173,27 @@ class Engine:
         return rollouts
 
 
-def test_later_groups_are_generated_and_earlier_ones_learned_from_while_the_judge_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_later_groups_are_generated_and_earlier_ones_learned_from_while_the_judge_is_asked(
+    tmp_path: Path, micro_batches: int
+) -> None:
     generated, learned = {2: threading.Event(), 6: threading.Event()}, threading.Event()
 
     def before(number: int) -> None:
         if number == 1:
             wait(generated[2])  # of part 2, before part 1 is answered
         elif number == 2:
-            wait(generated[6])  # of the last part, in the second micro-batch, before part 2 is answered
+            wait(generated[6])  # of the last part, perhaps in the second micro-batch, before part 2 is answered
         elif number == 6:
             wait(learned)  # a gradient, before the last part is answered
 
     judge = Watched(before)
     model = GAME.model(0, dtype=torch.float32)
-    trainer = make_trainer(tmp_path, judge=judge, model=model, judge_in_background=True, max_steps=1, **PARTS)
+    settings = PARTS | {
+        "per_device_train_batch_size": 6 // micro_batches,
+        "gradient_accumulation_steps": micro_batches,
+    }
+    trainer = make_trainer(tmp_path, judge=judge, model=model, judge_in_background=True, max_steps=1, **settings)
     Engine(trainer, lambda number: generated[number].set() if number in generated else None)
 
     def taking_gradient(module: Any, inputs: Any, output: Any) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -197,18 +198,24 @@ def judge_at(server: Server, concurrency: int) -> LanguageModelJudge:
 
 
 def test_calls_of_several_threads_together_have_as_many_requests_open_as_allowed(server: Server) -> None:
-    together = threading.Barrier(3)
+    inner = judge_at(server, 3)
+    judge = Symmetrized(inner)
+    backend: Any = inner.backend
+    all_there, end = threading.Event(), time.monotonic() + PATIENCE_SECONDS
 
     def before() -> None:
-        together.wait(PATIENCE_SECONDS)  # broken unless three are open at a time
+        while not all_there.is_set() and time.monotonic() < end:
+            # Three requests are open, and the workers of the other nine wait for their slots.
+            if server.open == 3 and len(backend._slots._waiting) == 9:
+                all_there.set()
+            time.sleep(0.001)
 
     server.before = before
-    judge = Symmetrized(judge_at(server, 3))
     # Each call alone has two requests, so that three are open only if calls share the slots.
     calls = [lambda number=number: judge.pair_win_prob([f"p{number}"], ["one"], ["two"]) for number in range(6)]
     for answer in on_threads(calls):
         assert answer.tolist() == [0.5]  # always A: the order decides, and both orders together do not
-    assert server.most_open == 3
+    assert all_there.is_set() and server.most_open == 3
     counted = judge.stats()
     assert counted["comparisons"] == 6 and counted["inner_comparisons"] == 12
     assert counted["inner_calls"] == 12 and counted["inner_tokens_in"] == 60
