@@ -1,11 +1,14 @@
 """How prompts and responses are laid out for a forward pass, and the masks that go with it.
 
 The G responses of a prompt share it, so a packed group is one stretch `[prompt | y_1 | … | y_G]` in which positions
-restart after the prompt and each response sees the prompt and itself. Short groups share a row. The last token of a
-response predicts nothing that is asked for, so it is never fed in.
+restart after the prompt and each response sees the prompt and itself. Short groups share a row. Attention is computed
+over whole rows, so a group with long responses is better read in several stretches, each with the prompt again; how
+many rows, and how wide, is a matter of what tokens and attention cost. The last token of a response predicts nothing
+that is asked for, so it is never fed in.
 """
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +19,8 @@ __all__ = ["TokenLayout", "block_masks", "lay_out", "split_micro_batches"]
 
 LayoutName = Literal["packed", "padded"]
 PADDING = -1
+# Width of a row at which attention over it costs as much as everything else that is done with its tokens.
+DEAR_WIDTH = 8192
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class TokenLayout:
         name: "packed" or "padded".
         input_ids: Shape (R, L).
         position_ids: Shape (R, L); a response's positions go on from its prompt's.
-        group_RL: Which prompt a token belongs to; -1 at padding.
+        group_RL: Which stretch a token belongs to, a prompt and some or all of its responses; -1 at padding.
         segment_RL: 0 in a prompt, g + 1 in response g.
         row_N: The row in which a response token is predicted.
         column_N: The column of the token before it.
@@ -69,9 +74,8 @@ def lay_out(
     """
     _check(prompt_ids, response_ids)
     pieces = _packed_pieces(prompt_ids, response_ids) if name == "packed" else _padded_pieces(prompt_ids, response_ids)
-    rows = _fill_rows([len(piece.tokens) for piece in pieces])
-    if name == "padded":
-        rows = [[index] for index in range(len(pieces))]
+    lengths = [len(piece.tokens) for piece in pieces]
+    rows = _fill_rows(lengths) if name == "packed" else [[index] for index in range(len(pieces))]
     width = max(sum(len(pieces[index].tokens) for index in row) for row in rows)
 
     shape = (len(rows), width)
@@ -87,14 +91,14 @@ def lay_out(
             stop = start + len(piece.tokens)
             tokens[r, start:stop] = torch.tensor(piece.tokens)
             positions[r, start:stop] = torch.tensor(piece.positions)
-            groups[r, start:stop] = piece.prompt
+            groups[r, start:stop] = index
             segments[r, start:stop] = torch.tensor(piece.segments)
             for g, columns in piece.predictors.items():
                 predictors[piece.prompt, g] = (r, [start + column for column in columns])
             start = stop
 
-    lengths = torch.tensor([[len(response) for response in group] for group in response_ids])
-    order = [(b, g) for b in range(len(prompt_ids)) for g in range(lengths.shape[1])]
+    lengths_BG = torch.tensor([[len(response) for response in group] for group in response_ids])
+    order = [(b, g) for b in range(len(prompt_ids)) for g in range(lengths_BG.shape[1])]
     row_n = [predictors[key][0] for key in order for _ in predictors[key][1]]
     column_n = [column for key in order for column in predictors[key][1]]
     target_n = [token for b, g in order for token in response_ids[b][g]]
@@ -107,7 +111,7 @@ def lay_out(
         row_N=torch.tensor(row_n, device=device),
         column_N=torch.tensor(column_n, device=device),
         target_N=torch.tensor(target_n, device=device),
-        mask_BGT=(torch.arange(int(lengths.max())) < lengths.unsqueeze(-1)).to(device),
+        mask_BGT=(torch.arange(int(lengths_BG.max())) < lengths_BG.unsqueeze(-1)).to(device),
     )
 
 
@@ -140,7 +144,7 @@ def split_micro_batches(
     """Split a batch into micro batches of at most `max_tokens` tokens, padding included; groups stay whole.
 
     Groups of similar length come together, so that little is padded. A group that alone exceeds the budget is a micro
-    batch of its own.
+    batch of its own; its rows are no wider than pays.
 
     Args:
         prompt_ids: B prompts.
@@ -158,21 +162,28 @@ def split_micro_batches(
         raise ValueError(f"max_tokens = {max_tokens}, expected at least 1")
 
     def lengths(index: int) -> list[int]:
-        prompt, group = len(prompt_ids[index]), [len(response) - 1 for response in response_ids[index]]
-        return [prompt + sum(group)] if layout == "packed" else [prompt + response for response in group]
+        prompt, fed = len(prompt_ids[index]), [len(response) - 1 for response in response_ids[index]]
+        parts = _stretches(prompt, fed) if layout == "packed" else [[g] for g in range(len(fed))]
+        return [prompt + sum(fed[g] for g in part) for part in parts]
 
     def cost(pieces: list[int]) -> int:
-        return max(pieces) * (len(_fill_rows(pieces)) if layout == "packed" else len(pieces))
+        if layout == "padded":
+            return max(pieces) * len(pieces)
+        rows = _fill_rows(pieces)
+        return len(rows) * max(sum(pieces[index] for index in row) for row in rows)
 
+    pieces = [lengths(index) for index in range(len(prompt_ids))]
+    order = sorted(range(len(prompt_ids)), key=lambda i: (-max(pieces[i]), i))
     batches: list[list[int]] = []
-    pieces: list[int] = []
-    for index in sorted(range(len(prompt_ids)), key=lambda i: (-max(lengths(i)), i)):
-        if batches and cost(pieces + lengths(index)) <= max_tokens:
-            batches[-1].append(index)
-            pieces += lengths(index)
-        else:
-            batches.append([index])
-            pieces = lengths(index)
+    done = 0
+    while done < len(order):
+
+        def fits(count: int, done: int = done) -> bool:
+            return cost([length for i in order[done : done + count] for length in pieces[i]]) <= max_tokens
+
+        count = _longest_prefix(len(order) - done, fits)
+        batches.append(order[done : done + count])
+        done += count
     return batches
 
 
@@ -192,15 +203,16 @@ def _packed_pieces(
 ) -> list[_Piece]:
     pieces = []
     for b, (prompt, group) in enumerate(zip(prompt_ids, response_ids, strict=True)):
-        tokens, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-        predictors = {}
-        for g, response in enumerate(group):
-            fed, start = len(response) - 1, len(tokens)
-            predictors[g] = [len(prompt) - 1, *range(start, start + fed)]
-            tokens += response[:-1]
-            positions += range(len(prompt), len(prompt) + fed)
-            segments += [g + 1] * fed
-        pieces.append(_Piece(b, tokens, positions, segments, predictors))
+        for part in _stretches(len(prompt), [len(response) - 1 for response in group]):
+            tokens, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
+            predictors = {}
+            for g in part:
+                fed, start = len(group[g]) - 1, len(tokens)
+                predictors[g] = [len(prompt) - 1, *range(start, start + fed)]
+                tokens += group[g][:-1]
+                positions += range(len(prompt), len(prompt) + fed)
+                segments += [g + 1] * fed
+            pieces.append(_Piece(b, tokens, positions, segments, predictors))
     return pieces
 
 
@@ -217,20 +229,59 @@ def _padded_pieces(
     return pieces
 
 
-def _fill_rows(lengths: list[int]) -> list[list[int]]:
-    """Put pieces into as few rows as wide as the longest piece: longest first, each into the first row with room."""
-    width = max(lengths)
-    rows: list[list[int]] = []
-    room: list[int] = []
+def _stretches(prompt: int, fed: Sequence[int]) -> list[list[int]]:
+    """Divide a group into stretches, each with the prompt: as many as cost least, with responses in order in each."""
+    best, least = [list(range(len(fed)))], float("inf")
+    for count in range(1, len(fed) + 1):
+        parts = _balanced(fed, count)
+        widths = [prompt + sum(fed[g] for g in part) for part in parts]
+        cost = sum(width * (1 + width / DEAR_WIDTH) for width in widths)
+        if cost >= least:  # from here on the repeated prompts cost more than attention saves
+            break
+        best, least = parts, cost
+    return sorted(sorted(part) for part in best)
+
+
+def _fill_rows(lengths: Sequence[int]) -> list[list[int]]:
+    """Put pieces into rows of one width, as many rows as cost least: padding, and attention over the width."""
+    widest, total = max(lengths), sum(lengths)
+    best, least = [list(range(len(lengths)))], float("inf")
+    # With a third more rows than the sum asks for, none is wider than the widest piece (Graham's bound).
+    count = min(len(lengths), -(-4 * total // (3 * widest)))
+    while count >= 1:
+        rows = _balanced(lengths, count)
+        width = max(sum(lengths[index] for index in row) for row in rows)
+        cost = len(rows) * width * (1 + width / DEAR_WIDTH)
+        if cost < least:
+            best, least = rows, cost
+        count = min(count - 1, count * 7 // 8)  # of many rows, one more or less makes no difference
+    return best
+
+
+def _balanced(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Put pieces into rows of nearly equal sums: longest first, each into the shortest row; no row is empty."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, r) for r in range(count)]
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        fits = next((r for r, left in enumerate(room) if left >= lengths[index]), None)
-        if fits is None:
-            rows.append([index])
-            room.append(width - lengths[index])
+        filled, r = heap[0]
+        rows[r].append(index)
+        heapq.heapreplace(heap, (filled + lengths[index], r))
+    return [row for row in rows if row]
+
+
+def _longest_prefix(most: int, fits: Callable[[int], bool]) -> int:
+    """How many of `most` items, at least one, are taken so that they fit; doubles, then halves."""
+    low, high = 1, 2
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
         else:
-            rows[fits].append(index)
-            room[fits] -= lengths[index]
-    return rows
+            high = middle
+    return low
 
 
 def _check(prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[Sequence[int]]]) -> None:

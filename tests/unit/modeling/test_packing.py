@@ -37,8 +37,8 @@ def test_a_packed_prompt_is_stored_once_and_short_groups_share_a_row():
     layout = lay_out(PROMPTS, RESPONSES, "packed", pad_token_id=0)
     tokens = layout.input_ids[layout.group_RL >= 0].tolist()
     assert sorted(t for t in tokens if t >= 10) == sorted(chain.from_iterable(PROMPTS))
-    # 12 tokens (8 + 3 + 1), 5 (3 + 2 + 0) and 2 (1 + 0 + 1): the short ones fill one row.
-    assert layout.input_ids.shape == (2, 12)
+    # 12 tokens (8 + 3 + 1), 5 (3 + 2 + 0) and 2 (1 + 0 + 1): one row, without padding.
+    assert layout.input_ids.shape == (1, 19)
     padded = lay_out(PROMPTS, RESPONSES, "padded", pad_token_id=0)
     assert padded.input_ids.shape == (6, 11)
 
