@@ -1,6 +1,5 @@
 """A preference model whose weights two processes share is the one that a single process trains."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from processes import FSDP2, ZERO3, run_two_processes
+from processes import FSDP2, run_two_processes
 
 TINY = Path(__file__).parents[1] / "unit" / "training"
 SCRIPT = """
@@ -29,25 +28,13 @@ if trainer.is_world_process_zero():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param((FSDP2, {}), id="fsdp2"),
-        pytest.param(
-            (ZERO3, {"use_cpu": False}),
-            id="zero3",
-            marks=pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is missing"),
-        ),
-    ],
-)
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 def test_a_judge_trained_with_sharded_weights_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[dict[str, str], dict[str, object]], lora: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: bool
 ) -> None:
-    variables, more = kind
     one, two = tmp_path / "one", tmp_path / "two"
     sizes = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
-    run_two_processes(two, {"with_lora": lora, **sizes, **more}, SCRIPT, TINY, variables=variables)
+    run_two_processes(two, {"with_lora": lora, **sizes}, SCRIPT, TINY, variables=FSDP2)
     one.mkdir()
     sizes = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8}
     monkeypatch.setattr(sys, "argv", ["one", str(one), json.dumps({"with_lora": lora, **sizes})])

@@ -1,7 +1,7 @@
 """What both trainers of preference models do before they are built: load, check, encode."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
@@ -55,6 +55,12 @@ def prepare_run(
         raise ConfigError(
             "eval_strategy asks for evaluations during training, but there are no held-out pairs; give an eval_dataset "
             "(eval_dataset or eval_holdout on the command line), or set eval_strategy='no'"
+        )
+    zero: Any = args.deepspeed_plugin
+    if zero is not None and zero.zero_stage == 3:
+        raise ConfigError(
+            "zero_stage is 3, and a preference model is not trained in DeepSpeed's pieces; shard it with FSDP2 "
+            "(examples/accelerate/fsdp2.yaml), or launch with data parallelism (examples/accelerate/ddp.yaml)"
         )
     for dataset in (train_dataset, eval_dataset):
         _check_columns(dataset, args.kind)
