@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from magnetar.rollout.base import SamplingParams
 
@@ -12,6 +12,8 @@ __all__ = ["draw_tokens", "draw_uniforms"]
 
 # How many of the most probable tokens are looked at before the whole vocabulary is sorted for top_p.
 CANDIDATES = 1024
+# Tokens of a vocabulary that are added up before one of them is looked for.
+BLOCK = 128
 
 
 def draw_uniforms(seeds: Sequence[int], group_size: int, length: int) -> Tensor:
@@ -42,18 +44,37 @@ def draw_tokens(logits_rv: Tensor, uniform_r: Tensor, sampling: SamplingParams) 
     Returns:
         Tokens, shape (R,), and their log-probabilities at the temperature before truncation, shape (R,), float32.
     """
-    logp_rv = (logits_rv.float() / sampling.temperature).log_softmax(-1)
-    probability_rv = logp_rv.exp()
-    if sampling.truncates:
-        probability_rv = probability_rv * _kept(probability_rv, sampling)
-    cumulative_rv = probability_rv.cumsum(-1, dtype=torch.float64)
-    total_r1 = cumulative_rv[:, -1:].contiguous()
-    token_r1 = torch.searchsorted(cumulative_rv, uniform_r.unsqueeze(-1) * total_r1, right=True)
-    # A uniform number next to 1 may round up to the total: then the last token of positive probability is meant.
-    token_r1 = torch.minimum(token_r1, torch.searchsorted(cumulative_rv, total_r1))
+    scaled_rv = logits_rv.float()
+    if sampling.temperature != 1.0:
+        scaled_rv = scaled_rv / sampling.temperature
+    probability_rv = scaled_rv.softmax(-1)
+    drawn_from_rv = probability_rv * _kept(probability_rv, sampling) if sampling.truncates else probability_rv
+    token_r1 = _invert(drawn_from_rv, uniform_r.unsqueeze(-1))
+    return token_r1.squeeze(-1), probability_rv.gather(-1, token_r1).log().squeeze(-1)
+
+
+def _invert(probability_rv: Tensor, uniform_r1: Tensor) -> Tensor:
+    """The inverse distribution function, found block by block: a running sum of a whole vocabulary is slow."""
+    vocabulary = probability_rv.shape[-1]
+    blocks_rbk = nn.functional.pad(probability_rv, (0, -vocabulary % BLOCK)).unflatten(-1, (-1, BLOCK))
+    ends_rb = blocks_rbk.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted_r1 = uniform_r1 * ends_rb[:, -1:]
+    block_r1 = _first_above(ends_rb, wanted_r1)
     # Logits that are NaN order nothing: stay inside the vocabulary, and let the log-probability, which is NaN, tell.
-    token_r1 = token_r1.clamp(max=logits_rv.shape[-1] - 1)
-    return token_r1.squeeze(-1), logp_rv.gather(-1, token_r1).squeeze(-1)
+    block_r1 = block_r1.clamp(max=ends_rb.shape[-1] - 1)
+    before_r1 = torch.where(block_r1 > 0, ends_rb.gather(-1, (block_r1 - 1).clamp(min=0)), 0.0)
+    inside_rk = blocks_rbk.gather(1, block_r1.unsqueeze(-1).expand(-1, 1, BLOCK)).squeeze(1)
+    inside_rk = inside_rk.cumsum(-1, dtype=torch.float64)
+    # Rounding may leave the block's own sum a little below its share of the whole.
+    place_r1 = _first_above(inside_rk, torch.minimum(wanted_r1 - before_r1, inside_rk[:, -1:]))
+    return (block_r1 * BLOCK + place_r1).clamp(max=vocabulary - 1)
+
+
+def _first_above(cumulative_rn: Tensor, wanted_r1: Tensor) -> Tensor:
+    """The first place whose sum exceeds a number; for one that rounds up to the total, the last that adds to it."""
+    total_r1 = cumulative_rn[:, -1:].contiguous()
+    found_r1 = torch.searchsorted(cumulative_rn, wanted_r1, right=True)
+    return torch.minimum(found_r1, torch.searchsorted(cumulative_rn, total_r1))
 
 
 def _kept(probability_rv: Tensor, sampling: SamplingParams) -> Tensor:

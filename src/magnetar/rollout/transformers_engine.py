@@ -4,21 +4,20 @@ The loop is our own rather than `model.generate`, for three reasons: a prompt is
 that have ended leave the batch, and each token is decided by a number that belongs to its place and to nothing else.
 """
 
-import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
-from torch import Tensor, nn
+from torch import nn
 
-from magnetar.errors import ConfigError, ModelError
+from magnetar.errors import ConfigError
+from magnetar.modeling.decoding_weights import MergeChoice, decoding_weights
 from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.base import MixtureMember, Rollouts, SamplingParams
+from magnetar.rollout.decoding import Continuation, Decoding, MixedDecoding, active_member
 from magnetar.rollout.ending import end_token_ids
 from magnetar.rollout.sampling import draw_tokens, draw_uniforms
 
@@ -54,6 +53,8 @@ class TransformersEngine:
         max_batch_responses: int | None = None,
         *,
         eos_token_ids: Sequence[int] | None = None,
+        merge: MergeChoice = "auto",
+        share_prompts: bool = True,
     ) -> None:
         """Set how responses are drawn.
 
@@ -63,12 +64,20 @@ class TransformersEngine:
             sampling: Length, temperature and truncation.
             max_batch_responses: Responses generated at a time, in whole groups, at least one group; None: all.
             eos_token_ids: Tokens that end a response; None: those of the model's generation config.
+            merge: Whether adapters are merged into copies of the weights for the length of a call; "auto": where these
+                take at most a quarter of the device's memory. Mixtures are drawn without merging.
+            share_prompts: Whether the responses of a group read their prompt's cache from one place, where the model's
+                attention allows it; else each has a copy.
 
         Raises:
-            ConfigError: `max_batch_responses` is below 1.
+            ConfigError: `max_batch_responses` is below 1, or an unknown `merge`.
         """
         if max_batch_responses is not None and max_batch_responses < 1:
             raise ConfigError(f"max_batch_responses = {max_batch_responses}, expected at least 1, or None for no limit")
+        if merge not in get_args(MergeChoice):
+            raise ConfigError(f"merge = {merge!r}, expected one of {', '.join(get_args(MergeChoice))}")
+        self._merge: MergeChoice = merge
+        self._share_prompts = share_prompts
         self._tokenizer = tokenizer
         self._sampling = sampling
         self._max_batch_responses = max_batch_responses
@@ -91,7 +100,8 @@ class TransformersEngine:
             ModelError: The model keeps no key-value cache.
         """
         inner = extract_model_from_parallel(model)
-        with eval_mode(inner):
+        rows = min(len(prompt_ids) * group_size, self._max_batch_responses or len(prompt_ids) * group_size)
+        with eval_mode(inner), decoding_weights(inner, self._merge, max(1, rows)):
             return self._generate(
                 lambda prompts: self._prefill(inner, prompts, group_size),
                 self._end_tokens(inner),
@@ -115,18 +125,18 @@ class TransformersEngine:
         with members[0].activate() as first:
             eos = self._end_tokens(extract_model_from_parallel(first))
 
-        def start(prompts: list[list[int]]) -> "_Mixture":
+        def start(prompts: list[list[int]]) -> MixedDecoding:
             states = []
             for member in members:
-                with _active(member) as model:
+                with active_member(member) as model:
                     states.append(self._prefill(model, prompts, group_size))
-            return _Mixture(list(members), states)
+            return MixedDecoding(list(members), states)
 
         return self._generate(start, eos, prompt_ids, group_size, seeds)
 
     def _generate(
         self,
-        start: "Callable[[list[list[int]]], _Continuation]",
+        start: Callable[[list[list[int]]], Continuation],
         eos: frozenset[int],
         prompt_ids: list[list[int]],
         group_size: int,
@@ -155,7 +165,7 @@ class TransformersEngine:
         )
 
     def _continue(
-        self, state: "_Continuation", group_size: int, seeds: Sequence[int], eos: frozenset[int]
+        self, state: Continuation, group_size: int, seeds: Sequence[int], eos: frozenset[int]
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Tokens and log-probabilities of B·G responses, row by row."""
         device = state.logits.device
@@ -187,21 +197,21 @@ class TransformersEngine:
         logps = [row[:n] for row, n in zip(logp_rt.tolist(), lengths, strict=True)]
         return tokens, logps
 
-    def _prefill(self, model: nn.Module, prompts: list[list[int]], group_size: int) -> "_Decoding":
+    def _prefill(self, model: nn.Module, prompts: list[list[int]], group_size: int) -> Decoding:
         """Encode each prompt once and give its group G copies of the cache."""
         device = next(model.parameters()).device
         width = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-        state = _Decoding.start(model, ids, mask)
-        if group_size == 1:
+        state = Decoding.start(model, ids, mask)
+        if group_size == 1 or (self._share_prompts and state.share(group_size, self._sampling.max_new_tokens)):
             return state
         if not state.can_repeat:
             self._announce(
                 f"{type(model).__name__} keeps a cache ({type(state.cache).__name__}) whose rows cannot be repeated: "
                 "every prompt is encoded once for each of its responses, which takes longer"
             )
-            return _Decoding.start(model, ids.repeat_interleave(group_size, 0), mask.repeat_interleave(group_size, 0))
+            return Decoding.start(model, ids.repeat_interleave(group_size, 0), mask.repeat_interleave(group_size, 0))
         state.repeat(group_size)
         return state
 
@@ -215,139 +225,6 @@ class TransformersEngine:
         if self._eos_token_ids is not None:
             return frozenset(self._eos_token_ids)
         return end_token_ids(model, self._tokenizer)
-
-
-@dataclass
-class _Decoding:
-    """A batch of sequences being continued: their cache, their masks and the logits of the next token."""
-
-    model: nn.Module
-    cache: Any
-    mask: Tensor
-    position: Tensor
-    logits: Tensor
-    takes: frozenset[str]
-
-    @classmethod
-    def start(cls, model: nn.Module, ids: Tensor, mask: Tensor) -> "_Decoding":
-        """Encode left-padded prompts."""
-        base = cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
-        takes = frozenset(inspect.signature(base.forward).parameters)
-        if "past_key_values" not in takes:
-            raise ModelError(
-                f"{type(base).__name__} takes no past_key_values, so it cannot continue a sequence token by token; "
-                "use a transformer decoder, or another rollout engine"
-            )
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        state = cls(model, None, mask, positions, torch.empty(0), takes)
-        state._forward(ids)
-        state.position = positions[:, -1:]
-        return state
-
-    @property
-    def _layers(self) -> list[Any]:
-        return list(getattr(self.cache, "layers", []))
-
-    @property
-    def can_repeat(self) -> bool:
-        """Whether every layer of the cache can copy its rows."""
-        return bool(self._layers) and all(hasattr(layer, "batch_repeat_interleave") for layer in self._layers)
-
-    @property
-    def can_drop(self) -> bool:
-        """Whether every layer of the cache can let rows go."""
-        return bool(self._layers) and all(hasattr(layer, "batch_select_indices") for layer in self._layers)
-
-    def repeat(self, times: int) -> None:
-        """Turn every row into `times` rows next to each other."""
-        self.cache.batch_repeat_interleave(times)
-        self.mask = self.mask.repeat_interleave(times, 0)
-        self.position = self.position.repeat_interleave(times, 0)
-        self.logits = self.logits.repeat_interleave(times, 0)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone."""
-        self.cache.batch_select_indices(rows)
-        self.mask, self.position = self.mask[rows], self.position[rows]
-
-    def step(self, tokens: Tensor) -> None:
-        """Feed one token to each row."""
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=-1)
-        self.position = self.position + 1
-        self._forward(tokens.unsqueeze(-1))
-
-    def _forward(self, ids: Tensor) -> None:
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": self.mask, "use_cache": True}
-        if self.cache is not None:
-            inputs["past_key_values"] = self.cache
-        if "position_ids" in self.takes:
-            inputs["position_ids"] = self.position
-        if "logits_to_keep" in self.takes:
-            inputs["logits_to_keep"] = 1
-        outputs = self.model(**inputs)
-        self.cache = outputs.past_key_values
-        if self.cache is None:
-            raise ModelError(f"{type(self.model).__name__} returned no key-value cache; enable config.use_cache")
-        self.logits = outputs.logits[:, -1]
-
-
-class _Continuation(Protocol):
-    """A batch of sequences being continued."""
-
-    @property
-    def logits(self) -> Tensor:
-        """Of the next token of each row, shape (rows, V)."""
-        ...
-
-    @property
-    def can_drop(self) -> bool:
-        """Whether rows can be let go."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows alone."""
-        ...
-
-    def step(self, tokens: Tensor) -> None:
-        """Feed one token to each row."""
-        ...
-
-
-@dataclass
-class _Mixture:
-    """The same sequences continued by several policies, whose logits are mixed: a geometric mixture of the policies.
-
-    A common temperature divides mixed logits as it would divide each policy's own.
-    """
-
-    members: list[MixtureMember]
-    states: list[_Decoding]
-
-    @property
-    def logits(self) -> Tensor:
-        terms = [m.weight * state.logits.float() for m, state in zip(self.members, self.states, strict=True)]
-        return torch.stack(terms).sum(0)
-
-    @property
-    def can_drop(self) -> bool:
-        return all(state.can_drop for state in self.states)
-
-    def keep(self, rows: Tensor) -> None:
-        for state in self.states:
-            state.keep(rows)
-
-    def step(self, tokens: Tensor) -> None:
-        for member, state in zip(self.members, self.states, strict=True):
-            with _active(member):
-                state.step(tokens)
-
-
-@contextmanager
-def _active(member: MixtureMember) -> Iterator[nn.Module]:
-    with member.activate() as model:
-        inner = extract_model_from_parallel(model)
-        with eval_mode(inner):
-            yield inner
 
 
 def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:

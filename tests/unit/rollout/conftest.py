@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": 41,
@@ -26,6 +34,7 @@ GEMMA: dict[str, Any] = {"head_dim": 8, "query_pre_attn_scalar": 8}
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SIZES),
     "qwen2": lambda: Qwen2Config(**SIZES, **SLIDING, use_sliding_window=True),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
     "gemma2": lambda: Gemma2Config(**SIZES, **SLIDING, **GEMMA, final_logit_softcapping=3.0),
     "gemma3": lambda: Gemma3TextConfig(**SIZES, **SLIDING, **GEMMA),
 }
