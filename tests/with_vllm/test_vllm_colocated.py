@@ -16,6 +16,7 @@ from peft import LoraConfig, get_peft_model
 from real_models import PROMPTS, SEEDS, build, colocated, engine_logp, gap, greedy, move, trainer_logp
 from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
+from magnetar.errors import RolloutError
 from magnetar.modeling.roles import make_roles
 from magnetar.rollout import SamplingParams
 from magnetar.rollout.vllm import VllmEngine

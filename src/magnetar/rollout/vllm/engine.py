@@ -220,7 +220,7 @@ class VllmEngine:
         result, failure = gather_object([outcome])[0] if self._sharers > 1 else outcome
         if failure is not None:
             raise failure
-        return result
+        return cast(T, result)
 
     @property
     def _stamp(self) -> str:
