@@ -307,6 +307,21 @@ def test_a_trainer_whose_judge_failed_can_train_again(tmp_path: Path) -> None:
     assert trainer.state.global_step == 3
 
 
+def test_a_trainer_whose_judge_failed_in_the_first_update_can_begin_again(tmp_path: Path) -> None:
+    settings = PARTS | {"magnet_schedule": "adaptive"}
+    judge = Broken(5, ConnectionResetError("down"))
+    trainer = make_trainer(
+        tmp_path / "run", judge=judge, judge_in_background=True, max_steps=2, overwrite_output_dir=True, **settings
+    )
+    with pytest.raises(JudgeError, match="nothing was saved"):
+        trainer.train()
+    judge.fails_at = None
+    trainer.train()
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [row["update"] for row in rows if "loss" in row] == [1, 2]
+    assert all("payoff_std" in row for row in rows if "loss" in row)
+
+
 def test_an_interrupt_does_not_wait_for_the_judge_and_the_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     settings: dict[str, Any] = PARTS | {
         **{"judge_in_background": True, "max_steps": 4, "save_strategy": "steps", "save_steps": 1, "inner_epochs": 2},
