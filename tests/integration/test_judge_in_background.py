@@ -114,7 +114,11 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS)
+# One of each kind in every run of the suite.
+SLOW = ("mpo with a role as opponent", "nash_md_pg, a mixture", "iterative_dpo, rounds")
+
+
+@pytest.mark.parametrize("run", [pytest.param(run, marks=pytest.mark.slow) if run in SLOW else run for run in RUNS])
 def test_a_judge_on_threads_that_answers_at_random_times_changes_not_a_bit(tmp_path: Path, run: str) -> None:
     settings = PARTS | RUNS[run]
     make_judge = settings.pop("judge", None)
