@@ -34,10 +34,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from magnetar.data.demo import demo_prompts
 from magnetar.judges import Judge, build_judge
+from magnetar.modeling.loading import load_tokenizer
 from magnetar.training import NashConfig, NashTrainer
 from magnetar.training.gathering import judging_for
 
@@ -131,6 +132,16 @@ class Clock(TrainerCallback):
         self.ended.append(time.perf_counter())
 
 
+def policy(name: str) -> tuple[Any, Any]:
+    """Model and tokenizer; "small" is a random Llama with the embedded model's tokenizer, for a busy machine."""
+    if name != "small":
+        return name, None
+    tokenizer = load_tokenizer("demo")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes)), tokenizer
+
+
 def train(judge: Judge, first: bool, options: argparse.Namespace, folder: Path) -> Run:
     """One run, whose first update has threads or not."""
     clock = Clock(first)
@@ -149,8 +160,10 @@ def train(judge: Judge, first: bool, options: argparse.Namespace, folder: Path) 
         disable_tqdm=True,
         report_to="none",
     )
+    model, tokenizer = policy(options.model)
     trainer = NashTrainer(
-        model=options.model,
+        model=model,
+        processing_class=tokenizer,
         judge=judge,
         args=args,
         train_dataset=Dataset.from_dict({"prompt": demo_prompts("train")["prompt"]}),
@@ -229,7 +242,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=8, help="requests open at the same time")
     parser.add_argument("--base_url", help="a real endpoint in place of the one that waits")
     parser.add_argument("--served", default="delayed", help="the model's name at the endpoint")
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--model", default="demo", help="the policy; small: a random model of few parameters")
     parser.add_argument("--rounds", type=int, default=2, help="of two runs each")
     parser.add_argument("--updates", type=int, default=4, help="of each run, after a first that is not counted")
     parser.add_argument("--prompts", type=int, default=1, help="of a micro-batch")
@@ -252,7 +265,7 @@ def main() -> None:
         if options.write:
             RESULTS.mkdir(parents=True, exist_ok=True)
             record = {"machine": machine, "options": vars(options), "runs": [asdict(run) for run in runs]}
-            (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+            (RESULTS / f"{name}_{Path(options.model).name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

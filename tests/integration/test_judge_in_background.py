@@ -114,7 +114,11 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS)
+# One of each kind in every run of the suite.
+SLOW = ("mpo with a role as opponent", "nash_md_pg, a mixture", "iterative_dpo, rounds")
+
+
+@pytest.mark.parametrize("run", [pytest.param(run, marks=pytest.mark.slow) if run in SLOW else run for run in RUNS])
 def test_a_judge_on_threads_that_answers_at_random_times_changes_not_a_bit(tmp_path: Path, run: str) -> None:
     settings = PARTS | RUNS[run]
     make_judge = settings.pop("judge", None)
@@ -305,6 +309,21 @@ def test_a_trainer_whose_judge_failed_can_train_again(tmp_path: Path) -> None:
     judge.fails_at = None
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 3
+
+
+def test_a_trainer_whose_judge_failed_in_the_first_update_can_begin_again(tmp_path: Path) -> None:
+    settings = PARTS | {"magnet_schedule": "adaptive"}
+    judge = Broken(5, ConnectionResetError("down"))
+    trainer = make_trainer(
+        tmp_path / "run", judge=judge, judge_in_background=True, max_steps=2, overwrite_output_dir=True, **settings
+    )
+    with pytest.raises(JudgeError, match="nothing was saved"):
+        trainer.train()
+    judge.fails_at = None
+    trainer.train()
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [row["update"] for row in rows if "loss" in row] == [1, 2]
+    assert all("payoff_std" in row for row in rows if "loss" in row)
 
 
 def test_an_interrupt_does_not_wait_for_the_judge_and_the_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:

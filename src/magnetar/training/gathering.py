@@ -1,7 +1,7 @@
 """The part of the trainer that gathers experience: generated and judged ahead, handed on part by part."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -73,13 +73,18 @@ class GatheringTrainer(ResumableTrainer):
         In the first inner epoch it is fresh; later it is the same again, or meets new opponents.
         """
         positions = _positions(inputs)
-        number = next((n for n, kept in enumerate(self._experiences) if kept.positions == positions), None)
-        if self.inner_epoch > 0 and number is None:
-            raise CheckpointError(f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint")
-        if self.inner_epoch > 0 and not self.prediction.meets_anew(self.inner_epoch):
-            self.last_experience = self._experiences[cast(int, number)]
-            yield self.last_experience, True
-            return
+        number = None
+        if self.inner_epoch > 0:
+            kept = [experience.positions for experience in self._experiences]
+            if positions not in kept:
+                raise CheckpointError(
+                    f"the responses of inner epoch {self.inner_epoch} are missing from the checkpoint"
+                )
+            number = kept.index(positions)
+            if not self.prediction.meets_anew(self.inner_epoch):
+                self.last_experience = self._experiences[number]
+                yield self.last_experience, True
+                return
         if self._step_parts is None:
             self._step_parts = self._begin_step(inputs)
         batch = self._step_parts.next_batch
