@@ -9,7 +9,7 @@ from torch import Tensor
 
 from magnetar.errors import RolloutError
 from magnetar.rollout import TransformersEngine
-from magnetar.rollout.vllm.backend import EngineFacts, Sample, Sampling
+from magnetar.rollout.vllm.backend import SIZES, EngineFacts, Sample, Sampling
 
 
 class PlainDecoder:
@@ -32,8 +32,9 @@ class ReferenceBackend:
             torch.manual_seed(12345)
             self.model = AutoModelForCausalLM.from_config(deepcopy(config)).float().eval()
         text = config.get_text_config()
-        sizes = {name: getattr(text, name) for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")}
-        self._facts = {"vllm": "0", "dtype": "float32", "max_model_len": 64} | sizes | facts
+        sizes = {name: facts.pop(name, getattr(text, name)) for name in SIZES}
+        fixed = {"vllm": "0", "dtype": "float32", "max_model_len": 64, "model_type": text.model_type}
+        self._facts = fixed | {"sizes": sizes} | facts
         self._mode = logprobs_mode
         self.stamp: str | None = None
         self.sent: list[list[str]] = []

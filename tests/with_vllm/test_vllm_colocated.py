@@ -228,13 +228,13 @@ def test_starting_leaves_the_trainers_random_numbers_and_threads_alone(engines):
 
 
 def test_after_weights_that_do_not_fit_vllm_starts_again(engines):
-    model, wider = build(), build()
-    wider.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(200, 128))
+    model, other = build(), build()
+    other.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(100, 128))
     engine = colocated(SamplingParams(max_new_tokens=16))
     engines.append(engine)
     engine.generate(model, PROMPTS, 3, SEEDS)
     with pytest.raises(RolloutError, match="vLLM cannot take the trainer's weights: "):
-        engine.generate(wider, PROMPTS, 3, SEEDS)
+        engine.generate(other, PROMPTS, 3, SEEDS)
     assert gap(model, engine.generate(model, PROMPTS, 3, SEEDS)) < EXACT
 
 

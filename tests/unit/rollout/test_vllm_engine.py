@@ -157,6 +157,7 @@ def test_a_temperature_with_a_truncation_is_refused():
     [
         ({"vocab_size": 99}, r"vocab_size 99, but the trained model has 41; start it with the model"),
         ({"model_type": "qwen2"}, r"model_type 'qwen2', but the trained model has 'llama'"),
+        ({"intermediate_size": 100}, r"intermediate_size 100, but the trained model has 48"),
         ({"num_hidden_layers": 7}, r"num_hidden_layers 7, but the trained model has 2"),
         ({"logprobs_mode": "raw_logits"}, r"returns raw_logits, but this sampling needs processed_logprobs; start it"),
         ({"max_model_len": 8}, r"takes 8 tokens, which leaves no room for a prompt before 8 response tokens"),

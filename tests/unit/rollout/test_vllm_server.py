@@ -24,9 +24,7 @@ FACTS = {
     "logprobs_mode": "processed_logprobs",
     "max_model_len": 64,
     "model_type": "llama",
-    "vocab_size": 41,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "sizes": {"vocab_size": 41, "hidden_size": 32, "num_hidden_layers": 2},
     "weights": None,
 }
 

@@ -8,7 +8,17 @@ from torch import Tensor
 
 from magnetar.rollout.base import SamplingParams
 
-__all__ = ["Backend", "EngineFacts", "Sample", "Sampling"]
+__all__ = ["SIZES", "Backend", "EngineFacts", "Sample", "Sampling"]
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+"""What a configuration says of its weights' shapes; vLLM itself cuts a weight that is too large, and says nothing."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,7 @@ class EngineFacts:
         logprobs_mode: Which log-probabilities it returns.
         max_model_len: Most tokens of a prompt and its response together.
         model_type: Architecture, as transformers names it.
-        vocab_size: Tokens of its model.
-        hidden_size: Width of its model.
-        num_hidden_layers: Depth of its model.
+        sizes: Those of `SIZES` that its configuration names.
         weights: Stamp of the weights that it holds; None when they were never loaded from here.
     """
 
@@ -32,9 +40,7 @@ class EngineFacts:
     logprobs_mode: str
     max_model_len: int
     model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
+    sizes: dict[str, int]
     weights: str | None
 
     @classmethod

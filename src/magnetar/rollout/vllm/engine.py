@@ -230,8 +230,9 @@ class VllmEngine:
     def _check(self, backend: Backend, base: Any) -> None:
         facts = backend.facts()
         config = base.config.get_text_config()
-        for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
-            here, there = getattr(config, name), getattr(facts, name)
+        served = {"model_type": facts.model_type, **facts.sizes}
+        for name, there in served.items():
+            here = getattr(config, name, None)
             if here != there:
                 raise ConfigError(
                     f"vLLM serves a model with {name} {there!r}, but the trained model has {here!r}; start it with the "

@@ -16,6 +16,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from magnetar.rollout.vllm.backend import SIZES
+
 __all__ = ["WeightSync"]
 
 RELOAD_LOGGERS = (
@@ -39,9 +41,7 @@ class WeightSync:
             "logprobs_mode": str(self.model_config.logprobs_mode),
             "max_model_len": int(self.model_config.max_model_len),
             "model_type": text.model_type,
-            "vocab_size": int(text.vocab_size),
-            "hidden_size": int(text.hidden_size),
-            "num_hidden_layers": int(text.num_hidden_layers),
+            "sizes": {name: int(getattr(text, name)) for name in SIZES if isinstance(getattr(text, name, None), int)},
             "weights": getattr(self, "_magnetar_weights", None),
         }
 
