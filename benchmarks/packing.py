@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from magnetar.modeling.loading import load_policy
-from magnetar.modeling.logprobs import packing_support, response_logprobs
+from magnetar.modeling.logprobs import chunking_support, packing_support, response_logprobs
 from magnetar.modeling.packing import LayoutName
 
 Batch = tuple[list[list[int]], list[list[list[int]]]]
@@ -49,8 +49,11 @@ def time_plain(model: torch.nn.Module, batch: Batch) -> float:
 def time_pass(model: torch.nn.Module, batch: Batch, layout: LayoutName) -> tuple[float, float, torch.Tensor]:
     """Seconds forward, seconds backward, and the log-probabilities."""
     model.zero_grad()
+    chunked = chunking_support(model) is None  # as in training
     start = time.perf_counter()
-    logp_bgt = response_logprobs(model, *batch, temperature=1.0, layout=layout, pad_token_id=0).logp_BGT
+    logp_bgt = response_logprobs(
+        model, *batch, temperature=1.0, layout=layout, pad_token_id=0, chunked=chunked
+    ).logp_BGT
     middle = time.perf_counter()
     logp_bgt.sum().backward()
     return middle - start, time.perf_counter() - middle, logp_bgt.detach()

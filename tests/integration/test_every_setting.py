@@ -143,7 +143,7 @@ def check_judge_in_background(folder: Path) -> None:
 def check_logprob_layout(folder: Path) -> None:
     (packed,) = shapes(folder / "packed", logprob_layout="packed").trained
     (padded,) = shapes(folder / "padded", logprob_layout="padded").trained
-    assert packed[0] == 2 and padded[0] == 8  # rows: prompts, or responses
+    assert packed[0] == 1 and padded[0] == 8  # rows: one for both groups, or one for each response
     assert shapes(folder / "auto", logprob_layout="auto").trained == [packed]
 
 

@@ -220,7 +220,8 @@ def test_the_counted_costs_are_those_of_the_formulas() -> None:
     for name, (comparisons, generated) in expected.items():
         cost = sections.cost_of(name)
         assert (cost.comparisons, cost.generated) == (comparisons, generated), name
-    assert sections.cost_of("ppo").valued == 2 * g, "valued once when sampled and once when learnt from"
+    assert sections.cost_of("ppo").valued == g, "at the first step those are the values at sampling too"
+    assert sections.cost_of("egpo").frozen == g, "the magnet; the first half's pass is one of the sampling policy"
     assert sections.cost_of("mpo").frozen == 2 * g, "reference and magnet"
     assert sections.cost_of("mirror_descent").frozen == g, "the reference, for the log"
 

@@ -65,6 +65,11 @@ class RolloutFields:
     vllm_enforce_eager: bool = setting(False, "Neither compile nor capture graphs: a faster start, slower tokens.")
     vllm_dtype: str = setting("auto", "Precision of vLLM's weights; auto: as the policy is trained.")
 
+    def in_effect(self) -> dict[str, Any]:
+        """All settings by name, without those of an engine that is not used."""
+        values = cast("NashConfig", self).to_dict()
+        return {name: value for name, value in values.items() if self.use_vllm or not name.startswith("vllm_")}
+
     @property
     def correction(self) -> str:
         """Which importance correction is meant: off, token or sequence."""

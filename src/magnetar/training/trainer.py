@@ -301,7 +301,7 @@ class NashTrainer(LearningTrainer):
             "logprob_layout": self.passes.layout,
             "processes": self.args.world_size,
             "versions": package_versions(),
-            "arguments": self.args.to_dict(),
+            "arguments": self.settings.in_effect(),
         }
 
     # ---- metrics -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from magnetar.errors import ModelError
+from magnetar.modeling import packing
 from magnetar.modeling.logprobs import TokenLogProbs, exact_kl, packing_support, response_logprobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -81,6 +82,17 @@ def test_packed_and_padded_equal_one_by_one(tiny, kind, attention, layout):
     assert full.full_NV is not None
     torch.testing.assert_close(full.full_NV, expected_full, atol=1e-4, rtol=0)
     torch.testing.assert_close(full.logp_BGT, result.logp_BGT, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_groups_in_several_stretches_equal_one_by_one(tiny, monkeypatch, kind):
+    model = tiny(kind)
+    monkeypatch.setattr(packing, "DEAR_WIDTH", 4)
+    rows = packing.lay_out(PROMPTS, RESPONSES, "packed", pad_token_id=0)
+    assert int(rows.group_RL.max()) + 1 > len(PROMPTS)
+    expected, _ = one_by_one(model)
+    result = measure(model, "packed")
+    torch.testing.assert_close(result.logp_BGT[result.mask_BGT], expected, atol=1e-4, rtol=0)
 
 
 def test_the_tiny_models_notice_a_wrong_window(tiny):

@@ -1,10 +1,12 @@
 """Layouts hold every token once and in order; micro batches keep to their budget."""
 
+from collections.abc import Iterator
 from itertools import chain
 
 import pytest
 import torch
 
+from magnetar.modeling import packing
 from magnetar.modeling.packing import block_masks, lay_out, split_micro_batches
 
 PROMPTS = [[10, 11, 12], [20], [30, 31, 32, 33, 34, 35, 36, 37]]
@@ -77,6 +79,59 @@ def test_micro_batches_hold_every_prompt_once_within_the_budget(layout, budget):
     assert len(batches) == {1: 12, 10_000: 1}.get(budget, len(batches))
     if budget == 60:
         assert 1 < len(batches) < 12
+
+
+LONG_PROMPTS = [[10, 11, 12], [20, 21, 22, 23]]
+LONG_RESPONSES = [[[1] * 9, [2] * 8, [3] * 2, [4] * 9], [[5] * 7, [6], [7] * 3, [8] * 8]]
+
+
+@pytest.mark.parametrize("dear_width", [2, 8, 400])
+def test_stretches_of_one_group_never_see_each_other(monkeypatch, dear_width):
+    monkeypatch.setattr(packing, "DEAR_WIDTH", dear_width)
+    layout = lay_out(LONG_PROMPTS, LONG_RESPONSES, "packed", pad_token_id=0)
+    stretches = int(layout.group_RL.max()) + 1
+    assert stretches > 2 if dear_width < 400 else stretches == 2
+    visible = block_masks(layout)[:, 0]
+    seen_by_predictor = visible[layout.row_N, layout.column_N]
+    index_bgt = layout.mask_BGT.nonzero().tolist()
+    for n, (b, g, t) in enumerate(index_bgt):
+        tokens = layout.input_ids[layout.row_N[n]][seen_by_predictor[n]].tolist()
+        assert tokens == [*LONG_PROMPTS[b], *LONG_RESPONSES[b][g][:t]]
+        assert int(layout.target_N[n]) == LONG_RESPONSES[b][g][t]
+
+
+def every_partition(items: list[int]) -> Iterator[list[list[int]]]:
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for partition in every_partition(rest):
+        yield [[first], *partition]
+        for number, part in enumerate(partition):
+            yield [*partition[:number], [first, *part], *partition[number + 1 :]]
+
+
+def price(rows: list[list[int]], lengths: list[int]) -> float:
+    width = max(sum(lengths[index] for index in row) for row in rows)
+    return len(rows) * width * (1 + width / packing.DEAR_WIDTH)
+
+
+@pytest.mark.parametrize("dear_width", [20, 100, 1000])
+def test_rows_cost_little_more_than_the_best_of_all_partitions(monkeypatch, dear_width):
+    monkeypatch.setattr(packing, "DEAR_WIDTH", dear_width)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(15):
+        lengths = torch.randint(3, 60, (7,), generator=generator).tolist()
+        best = min(price(rows, lengths) for rows in every_partition(list(range(7))))
+        found = packing._fill_rows(lengths)
+        assert sorted(chain.from_iterable(found)) == list(range(7))
+        assert price(found, lengths) <= 1.1 * best
+
+
+def test_a_group_over_the_budget_is_alone_and_others_are_not_held_up():
+    prompts = [[7] * 5] * 6
+    responses = [[[7] * 4, [7] * 4]] * 2 + [[[7] * 900, [7] * 800]] + [[[7] * 4, [7] * 4]] * 3
+    assert split_micro_batches(prompts, responses, 60, "packed") == [[2], [0, 1, 3, 4, 5]]
 
 
 def test_bad_input_is_refused():
