@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sizing import job_of
+
 from magnetar.methods import METHODS
 from magnetar.modeling.sizing import (
     Device,
@@ -196,8 +198,9 @@ def checked(rows: list[dict[str, Any]]) -> str:
     """Predicted against measured."""
     lines = []
     for row in rows:
-        error = row["predicted"] / row["measured"] - 1.0
-        lines.append([row["run"], *(f"{row[key] / GIGA:.2f}" for key in ("predicted", "measured")), f"{error:+.0%}"])
+        predicted, measured = memory(job_of(row["run"], ModelShape(**row["shape"]))).peak, row["measured"]
+        error = predicted / measured - 1.0
+        lines.append([row["run"], f"{predicted / GIGA:.2f}", f"{measured / GIGA:.2f}", f"{error:+.0%}"])
     return table(["run", "predicted, GB", "measured, GB", "error"], lines)
 
 

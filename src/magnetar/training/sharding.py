@@ -41,9 +41,10 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version is 1, which flattens weights so that roles cannot move; set fsdp_version: 2")
     kind = accelerator.distributed_type
-    if kind == DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage != 3:
+    zero: Any = accelerator.state.deepspeed_plugin if kind == DistributedType.DEEPSPEED else None
+    if zero is not None and zero.zero_stage != 3:
         raise ConfigError(
-            f"zero_stage is {accelerator.state.deepspeed_plugin.zero_stage}, of which every process holds all weights; "
+            f"zero_stage is {zero.zero_stage}, of which every process holds all weights; "
             "set zero_stage: 3, or launch with data parallelism (accelerate launch --multi_gpu)"
         )
     if kind == DistributedType.DEEPSPEED and method.prediction != "none":
@@ -118,7 +119,7 @@ def shard_roles(roles: Roles, accelerator: Accelerator, engine: Any = None) -> N
 
 def _settings_of_frozen_models(accelerator: Accelerator) -> dict[str, Any]:
     """DeepSpeed's settings for models that do not train."""
-    config = deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
+    config = deepcopy(cast(Any, accelerator.state.deepspeed_plugin).deepspeed_config)
     for name in ("optimizer", "scheduler"):
         config.pop(name, None)
     config["zero_optimization"].pop("offload_optimizer", None)
@@ -127,7 +128,7 @@ def _settings_of_frozen_models(accelerator: Accelerator) -> dict[str, Any]:
 
 def _frozen_engine(model: nn.Module, config: dict[str, Any]) -> Any:
     """An engine that gathers the weights of a model that does not train, layer by layer."""
-    import deepspeed
+    import deepspeed  # pyright: ignore[reportMissingImports] - only where it is used
 
     engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()
