@@ -277,7 +277,8 @@ accelerate launch --config_file examples/accelerate/fsdp2.yaml --num_processes 8
 
 The files are read by accelerate's loader and launcher in the tests; runs were started with the variables that they
 set. Nothing in this table has been run on GPUs or between nodes. [How sharding
-works](architecture.md#sharded-weights) says what two processes with shares of the weights are compared with, and what they refuse.
+works](architecture.md#sharded-weights) says what two processes with shares of the weights are compared
+with, and what they refuse.
 
 ## Memory of a GPU, by size
 

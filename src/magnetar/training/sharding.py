@@ -32,7 +32,9 @@ def will_be_sharded(args: TrainingArguments) -> bool:
     return bool(by_launcher or args.fsdp or (zero is not None and zero.zero_stage == 3))
 
 
-def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *, has_critic: bool) -> None:
+def check_sharding(
+    accelerator: Accelerator, args: NashConfig, method: Method, *, has_critic: bool, has_adapter: bool = False
+) -> None:
     """Refuse what does not work with sharded weights.
 
     Raises:
@@ -54,6 +56,11 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
         )
     if kind not in SHARDED:
         return
+    if kind == DistributedType.FSDP and has_adapter and accelerator.state.fsdp_plugin.activation_checkpointing:
+        raise ConfigError(
+            "fsdp_activation_checkpointing is true, whose wrappers hide an adapter's weights from PEFT, so that "
+            "checkpoints would hold none; set it to false, and gradient_checkpointing: true in the run's settings"
+        )
     if has_critic:
         raise ConfigError(
             f"method {method.name!r} has a critic, which is not sharded yet; launch with data parallelism (accelerate "
