@@ -77,7 +77,7 @@ def test_memory_is_the_sum_of_what_each_weight_costs() -> None:
     assert sum(full.values()) - full["process"] == 4 * p * (1 + 2 + 2)
     several = memory(Job(shape, frozen_roles=2, trained_bytes=4, tokens_per_pass=1)).update
     assert several["gradients"] == 4 * p
-    one = memory(Job(shape, frozen_roles=2, trained_bytes=4)).update
+    one = memory(Job(shape, frozen_roles=2, trained_bytes=4, tokens_per_pass=10**6)).update
     assert sum(one.values()) == pytest.approx(max(4 * p, one["activations"] + one["vocabulary"]))
     sharded = memory(Job(shape, frozen_roles=2, trained_bytes=4, devices=8, sharded=True))
     lasting = sum(sharded.lasting.values()) - sharded.lasting["process"]
