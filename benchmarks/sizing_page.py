@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sizing import job_of
+
 from magnetar.methods import METHODS
 from magnetar.modeling.sizing import (
     Device,
@@ -196,8 +198,9 @@ def checked(rows: list[dict[str, Any]]) -> str:
     """Predicted against measured."""
     lines = []
     for row in rows:
-        error = row["predicted"] / row["measured"] - 1.0
-        lines.append([row["run"], *(f"{row[key] / GIGA:.2f}" for key in ("predicted", "measured")), f"{error:+.0%}"])
+        predicted, measured = memory(job_of(row["run"], ModelShape(**row["shape"]))).peak, row["measured"]
+        error = predicted / measured - 1.0
+        lines.append([row["run"], f"{predicted / GIGA:.2f}", f"{measured / GIGA:.2f}", f"{error:+.0%}"])
     return table(["run", "predicted, GB", "measured, GB", "error"], lines)
 
 
@@ -213,10 +216,8 @@ def constants() -> str:
         ],
         ["the same, LoRA", f"{c.lora_hidden:.2f} × hidden + {c.lora_intermediate:.2f} × intermediate"],
         ["the same, computed again", f"{c.checkpoint_hidden:.2f} × hidden"],
-        [
-            "vocabulary",
-            f"{c.vocabulary_copies:.2f} float32 numbers for each response token and token of the vocabulary",
-        ],
+        ["vocabulary, sampled tokens", f"{c.vocabulary_copies:.2f} float32 numbers × response tokens × vocabulary"],
+        ["vocabulary, exact KL", f"{c.exact_kl_copies:.2f} float32 numbers × response tokens × vocabulary"],
         ["process", f"{c.process_bytes / GIGA:.2f} GB of main memory"],
     ]
     kept = [
@@ -260,27 +261,30 @@ TEMPLATE = """# Sizes: what fits where, and how long an update takes
 
 ## Starting a run
 
-| where | settings | was it run? |
+| where | settings | what of it was run, without a GPU |
 |---|---|---|
-| one GPU | [`one_gpu.yaml`]({settings}/one_gpu.yaml) | on the CPU |
-| one node, data parallel | [`ddp.yaml`]({settings}/ddp.yaml) | two processes on the CPU |
-| one node, weights sharded by FSDP2 | [`fsdp2.yaml`]({settings}/fsdp2.yaml) | two processes on the CPU |
-| one node, weights in pieces by ZeRO-3 | [`zero3.yaml`]({settings}/zero3.yaml) | two processes on the CPU |
-| several nodes, FSDP2 | [`fsdp2_nodes.yaml`]({settings}/fsdp2_nodes.yaml) | two processes of one node, on the CPU |
-| several nodes, ZeRO-3 | [`zero3_nodes.yaml`]({settings}/zero3_nodes.yaml) | two processes of one node, on the CPU |
+| one GPU | [`one_gpu.yaml`]({settings}/one_gpu.yaml) | one process |
+| one node, data parallel | [`ddp.yaml`]({settings}/ddp.yaml) | two processes |
+| one node, weights sharded by FSDP2 | [`fsdp2.yaml`]({settings}/fsdp2.yaml) | two processes, in float32 |
+| one node, weights in pieces by ZeRO-3 | [`zero3.yaml`]({settings}/zero3.yaml) | two processes, in float32 |
+| several nodes, FSDP2 | [`fsdp2_nodes.yaml`]({settings}/fsdp2_nodes.yaml) | two processes of one node |
+| several nodes, ZeRO-3 | [`zero3_nodes.yaml`]({settings}/zero3_nodes.yaml) | as `zero3.yaml` |
 
 ```
 accelerate launch --config_file examples/accelerate/fsdp2.yaml --num_processes 8 \\
     -m magnetar.cli.main train --config run.yaml
 ```
 
-Nothing in this table has been run on GPUs or between nodes. [How sharding works](architecture.md#sharded-weights) says
-what two processes with shares of the weights are compared with, and what they refuse.
+The files are read by accelerate's loader and launcher in the tests; runs were started with the variables that they
+set. Nothing in this table has been run on GPUs or between nodes. [How sharding
+works](architecture.md#sharded-weights) says what two processes with shares of the weights are compared
+with, and what they refuse.
 
 ## Memory of a GPU, by size
 
-{work}, method `mpo`, bfloat16 passes, trained weights, frozen copies and Adam's averages in float32, activations
-computed again in the backward pass. Gigabytes on each GPU; struck out where they exceed 80 GB less {reserve} for the
+{work};
+method `mpo`, bfloat16 passes, trained weights, frozen copies and Adam's averages in float32, activations computed
+again in the backward pass. Gigabytes on each GPU; struck out where they exceed 80 GB less {reserve} for the
 context of CUDA and fragmentation, with the largest part beside.
 
 ### LoRA (rank 16 on all linear maps), transformers engine

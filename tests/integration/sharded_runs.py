@@ -1,6 +1,6 @@
 """What tests of sharded training share."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def whole_snapshot(trainer: NashTrainer) -> dict[str, Tensor]:
 def assert_shares(trainer: NashTrainer) -> None:
     """Every process holds about half of the weights, of each model there is."""
     sharding: Any = trainer.roles.sharding
-    models = {id(model): model for model in trainer.roles._modules(tuple(trainer.roles.state_dict()))}
+    models = {id(model): model for model in trainer.roles._modules(cast(Any, tuple(trainer.roles.state_dict())))}
     for model in (trainer.roles.current, *models.values()):
         sharding.settle(model)
         weights = list(model.parameters())

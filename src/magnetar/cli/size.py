@@ -82,7 +82,10 @@ def main(argv: list[str]) -> int:
     if fits:
         print("it should fit")
         return 0
-    others = {"--sharded": {"sharded": True}, "--gradient_checkpointing": {"checkpointing": True}}
+    others: dict[str, dict[str, Any]] = {
+        "--sharded": {"sharded": True},
+        "--gradient_checkpointing": {"checkpointing": True},
+    }
     others["--lora_r 16"] = {"lora_rank": 16, "frozen_roles": len(needed_roles(method, args.inner_epochs)) - 1}
     helps = [
         option

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class FullySharded(ShardedWeights):
 
     def whole(self, tensor: Tensor) -> Tensor:
         """All slices, gathered."""
-        return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+        return cast(DTensor, tensor.detach()).full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def fill(self, tensor: Tensor, whole: Tensor) -> None:
         """Keep this process's slice of a value."""

@@ -68,8 +68,8 @@ class ModelShape:
         """Inputs and outputs of the linear maps of a layer: q, k, v, o, gate, up, down."""
         query, key = self.heads * self.head_dim, self.key_value_heads * self.head_dim
         attention = ((self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden))
-        wide = (self.hidden, self.intermediate)
-        return (*attention, wide, wide, wide[::-1])
+        wide, back = (self.hidden, self.intermediate), (self.intermediate, self.hidden)
+        return (*attention, wide, wide, back)
 
     @property
     def layer_parameters(self) -> int:
@@ -150,6 +150,11 @@ class Job:
     def groups_per_pass(self) -> int:
         """Groups that a pass takes; one is never split."""
         return max(1, min(self.prompts, self.tokens_per_pass // self.row_tokens))
+
+    @property
+    def passes(self) -> int:
+        """Passes over an update's groups."""
+        return -(-self.prompts // self.groups_per_pass)
 
     @property
     def cached_responses(self) -> int:
@@ -257,7 +262,6 @@ def memory(job: Job, constants: Constants | None = None) -> Memory:
         "process": c.process_bytes,
         "policy": (shape.parameters * (job.trained_bytes if full else job.weight_bytes)) * share,
         "frozen roles": job.frozen_roles * job.trained * job.trained_bytes * share,
-        "gradients": job.trained * job.trained_bytes * share,
         "optimizer": job.trained * 2.0 * job.trained_bytes * share,
     }
     if job.critic:
@@ -280,6 +284,9 @@ def memory(job: Job, constants: Constants | None = None) -> Memory:
     responses = job.groups_per_pass * job.group_size * job.response_tokens
     copies = c.exact_kl_copies if job.exact_kl else c.vocabulary_copies
     update["vocabulary"] = copies * 4.0 * responses * shape.vocabulary
+    gradients = job.trained * job.trained_bytes * share
+    # In a single pass, activations go as gradients come; with several, gradients are there from the first on.
+    update["gradients"] = gradients if job.passes > 1 else max(0.0, gradients - sum(update.values()))
     if job.sharded:
         largest = max(shape.layer_parameters, shape.vocabulary * shape.hidden)
         update["gathered weights"] = 2.0 * largest * job.compute_bytes
@@ -366,12 +373,11 @@ def seconds(job: Job, device: Device, *, frozen_passes: int, nodes: int = 1) -> 
     if job.sharded:
         link = (device.link_bandwidth if nodes == 1 else device.node_bandwidth) * device.link_share
         gather = shape.parameters * job.compute_bytes * (1.0 - 1.0 / job.devices) / link
-    passes = -(-job.prompts // job.groups_per_pass)
     if job.engine == "transformers":
         rollout += gather
     exchanged = 3.0 if job.lora_rank is None else 2.0  # gathered forward and backward; gradients of all weights
     return Seconds(
         rollout=rollout,
-        frozen=frozen_passes * max(forward, passes * gather),
-        update=max(forward + backward, passes * exchanged * gather),
+        frozen=frozen_passes * max(forward, job.passes * gather),
+        update=max(forward + backward, job.passes * exchanged * gather),
     )

@@ -85,7 +85,7 @@ class ZeroSharded(ShardedWeights):
         return copy
 
     def _gather(self, weights: list[Tensor], modifier_rank: int | None = None) -> Any:
-        import deepspeed
+        import deepspeed  # pyright: ignore[reportMissingImports] - only where it is used
 
         return deepspeed.zero.GatheredParameters(weights, modifier_rank=modifier_rank)
 

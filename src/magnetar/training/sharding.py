@@ -32,7 +32,9 @@ def will_be_sharded(args: TrainingArguments) -> bool:
     return bool(by_launcher or args.fsdp or (zero is not None and zero.zero_stage == 3))
 
 
-def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *, has_critic: bool) -> None:
+def check_sharding(
+    accelerator: Accelerator, args: NashConfig, method: Method, *, has_critic: bool, has_adapter: bool = False
+) -> None:
     """Refuse what does not work with sharded weights.
 
     Raises:
@@ -41,9 +43,10 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version is 1, which flattens weights so that roles cannot move; set fsdp_version: 2")
     kind = accelerator.distributed_type
-    if kind == DistributedType.DEEPSPEED and accelerator.state.deepspeed_plugin.zero_stage != 3:
+    zero: Any = accelerator.state.deepspeed_plugin if kind == DistributedType.DEEPSPEED else None
+    if zero is not None and zero.zero_stage != 3:
         raise ConfigError(
-            f"zero_stage is {accelerator.state.deepspeed_plugin.zero_stage}, of which every process holds all weights; "
+            f"zero_stage is {zero.zero_stage}, of which every process holds all weights; "
             "set zero_stage: 3, or launch with data parallelism (accelerate launch --multi_gpu)"
         )
     if kind == DistributedType.DEEPSPEED and method.prediction != "none":
@@ -53,6 +56,11 @@ def check_sharding(accelerator: Accelerator, args: NashConfig, method: Method, *
         )
     if kind not in SHARDED:
         return
+    if kind == DistributedType.FSDP and has_adapter and accelerator.state.fsdp_plugin.activation_checkpointing:
+        raise ConfigError(
+            "fsdp_activation_checkpointing is true, whose wrappers hide an adapter's weights from PEFT, so that "
+            "checkpoints would hold none; set it to false, and gradient_checkpointing: true in the run's settings"
+        )
     if has_critic:
         raise ConfigError(
             f"method {method.name!r} has a critic, which is not sharded yet; launch with data parallelism (accelerate "
@@ -118,7 +126,7 @@ def shard_roles(roles: Roles, accelerator: Accelerator, engine: Any = None) -> N
 
 def _settings_of_frozen_models(accelerator: Accelerator) -> dict[str, Any]:
     """DeepSpeed's settings for models that do not train."""
-    config = deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
+    config = deepcopy(cast(Any, accelerator.state.deepspeed_plugin).deepspeed_config)
     for name in ("optimizer", "scheduler"):
         config.pop(name, None)
     config["zero_optimization"].pop("offload_optimizer", None)
@@ -127,7 +135,7 @@ def _settings_of_frozen_models(accelerator: Accelerator) -> dict[str, Any]:
 
 def _frozen_engine(model: nn.Module, config: dict[str, Any]) -> Any:
     """An engine that gathers the weights of a model that does not train, layer by layer."""
-    import deepspeed
+    import deepspeed  # pyright: ignore[reportMissingImports] - only where it is used
 
     engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.eval()

@@ -174,7 +174,13 @@ class NashTrainer(LearningTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        check_sharding(self.accelerator, args, self.method, has_critic=self.critic is not None)
+        check_sharding(
+            self.accelerator,
+            args,
+            self.method,
+            has_critic=self.critic is not None,
+            has_adapter=isinstance(model, PeftModel),
+        )
         generation = getattr(self.roles.current, "generation_config", None)
         if generation is not None:
             # The policy is the model at this temperature: whoever loads it should sample it so.

@@ -1,7 +1,6 @@
 """The arithmetic of sizes against models that transformers and PEFT build."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def test_parameters_are_those_of_the_model_that_transformers_builds(config: Any)
 
 def test_shapes_of_the_page_have_the_published_numbers_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from sizing_page import SHAPES
+    from sizing_page import SHAPES  # pyright: ignore[reportMissingImports]
 
     assert SHAPES.keys() == PUBLISHED.keys()
     for name, shape in SHAPES.items():
@@ -59,33 +58,34 @@ def test_shapes_of_the_page_have_the_published_numbers_of_weights(monkeypatch: p
 
 def test_the_page_is_what_its_script_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from sizing_page import PAGE, render
+    from sizing_page import PAGE, render  # pyright: ignore[reportMissingImports]
 
     checks = json.loads((ROOT / "benchmarks" / "results" / "sizing.json").read_text(encoding="utf-8"))
     assert PAGE.read_text(encoding="utf-8") == render(checks), "python benchmarks/sizing.py --page"
-    # Predictions of the page are of the constants that the package has now.
-    sys.modules.pop("sizing", None)
-    from sizing import job_of
+    from sizing import job_of  # pyright: ignore[reportMissingImports]
 
     for row in checks:
         predicted = memory(job_of(row["run"], ModelShape(**row["shape"]))).peak
-        assert predicted == pytest.approx(row["predicted"], rel=1e-6), "python benchmarks/sizing.py --check --page"
-        assert predicted == pytest.approx(row["measured"], rel=0.25), row["run"]
+        assert predicted == pytest.approx(row["measured"], rel=0.2), row["run"]
 
 
 def test_memory_is_the_sum_of_what_each_weight_costs() -> None:
     shape = ModelShape.from_config(CONFIGS[0])
     p = shape.parameters
     full = memory(Job(shape, frozen_roles=2, trained_bytes=4)).lasting
-    # A trained weight: itself, its gradient, two averages; two copies beside it.
-    assert sum(full.values()) - full["process"] == 4 * p * (1 + 1 + 2 + 2)
+    # A trained weight: itself and two averages; two copies beside it.
+    assert sum(full.values()) - full["process"] == 4 * p * (1 + 2 + 2)
+    several = memory(Job(shape, frozen_roles=2, trained_bytes=4, tokens_per_pass=1)).update
+    assert several["gradients"] == 4 * p
+    one = memory(Job(shape, frozen_roles=2, trained_bytes=4, tokens_per_pass=10**6)).update
+    assert sum(one.values()) == pytest.approx(max(4 * p, one["activations"] + one["vocabulary"]))
     sharded = memory(Job(shape, frozen_roles=2, trained_bytes=4, devices=8, sharded=True))
     lasting = sum(sharded.lasting.values()) - sharded.lasting["process"]
-    assert lasting == pytest.approx(4 * p * 6 / 8)
+    assert lasting == pytest.approx(4 * p * 5 / 8)
     assert sharded.rollout["gathered weights"] == 2 * p
     adapters = memory(Job(shape, lora_rank=4, frozen_roles=1, weight_bytes=2)).lasting
     a = shape.adapter_parameters(4)
-    assert sum(adapters.values()) - adapters["process"] == 2 * p + 4 * a * (1 + 1 + 2 + 1)
+    assert sum(adapters.values()) - adapters["process"] == 2 * p + 4 * a * (1 + 2 + 1)
 
 
 def test_more_of_anything_never_takes_less() -> None:

@@ -12,14 +12,18 @@ from magnetar.training.sharding import check_sharding
 
 
 def check(kind: DistributedType, method: str = "mpo", *, fsdp2: bool = True, stage: int = 3, **settings: Any) -> None:
+    adapter = settings.pop("adapter", False)
     accelerator: Any = SimpleNamespace(
         distributed_type=kind,
         is_fsdp2=fsdp2,
-        state=SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage)),
+        state=SimpleNamespace(
+            deepspeed_plugin=SimpleNamespace(zero_stage=stage),
+            fsdp_plugin=SimpleNamespace(activation_checkpointing=settings.pop("wrapped", False)),
+        ),
     )
     args: Any = SimpleNamespace(**({"frozen_roles_on_cpu": False, "inner_epochs": 1} | settings))
     made = METHODS[method]()
-    check_sharding(accelerator, args, made, has_critic=made.sampled_objective.needs_value)
+    check_sharding(accelerator, args, made, has_critic=made.sampled_objective.needs_value, has_adapter=adapter)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,7 @@ def check(kind: DistributedType, method: str = "mpo", *, fsdp2: bool = True, sta
         ({"kind": DistributedType.FSDP, "method": "egpo", "inner_epochs": 2}, "inner_epochs=1"),
         ({"kind": DistributedType.FSDP, "method": "ppo"}, "critic"),
         ({"kind": DistributedType.DEEPSPEED, "method": "ppo"}, "critic"),
+        ({"kind": DistributedType.FSDP, "adapter": True, "wrapped": True}, "gradient_checkpointing"),
         ({"kind": DistributedType.FSDP, "frozen_roles_on_cpu": True}, "fsdp_offload_params"),
     ],
 )
