@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import SIZES
 from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import SIZES
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
