@@ -1,7 +1,7 @@
 """Activations that are computed again or moved away leave every gradient as it was, the critic's too."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def layers_run(trainer: NashTrainer) -> dict[str, int]:
 def test_checkpointing_computes_twice_and_learns_the_same(
     tmp_path: Path, case: str, with_lora: bool, use_reentrant: bool
 ) -> None:
-    settings = CASES[case] | {"with_lora": with_lora}
+    settings: dict[str, Any] = CASES[case] | {"with_lora": with_lora}
     plain = make_trainer(tmp_path / "plain", **settings)
     once = layers_run(plain)
     saving = make_trainer(
@@ -131,7 +131,8 @@ def test_dropout_of_a_critic_of_its_own_is_a_matter_of_the_setting(tmp_path: Pat
 
     def twice(*args: Any) -> Any:
         first, again = original(*args), original(*args)
-        seen.append(torch.equal(first[0].value_BGT, again[0].value_BGT))
+        values = [cast(Any, batch).value_BGT for batch in (first[0], again[0])]
+        seen.append(torch.equal(*values))
         return first
 
     trainer._rollout_batch = twice  # pyright: ignore[reportAttributeAccessIssue]

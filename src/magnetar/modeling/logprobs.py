@@ -253,7 +253,11 @@ def chunking_support(model: nn.Module) -> str | None:
     name = type(base_model(inner)).__name__
     head = output_layer(inner)
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = head.register_forward_hook(lambda _, arguments, output: seen.append((arguments[0], output)))
+
+    def watch(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append((arguments[0], output))
+
+    handle = head.register_forward_hook(watch)
     vocabulary = text_config(inner).vocab_size
     probe = torch.tensor([[token % vocabulary for token in (3, 11, 7, 5, 9)]], device=next(inner.parameters()).device)
     try:

@@ -70,12 +70,12 @@ class PolicyPasses:
         """
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
-        kept = {role: experience.states(role) for role in against}
-        if None not in kept.values() and self._layers_at_hand(against):
+        kept: list[tuple[Role, list[Tensor]]] = [
+            (role, rows) for role in against if (rows := experience.states(role)) is not None
+        ]
+        if len(kept) == len(against) and self._layers_at_hand(against):
             frozen_states = {
-                role: FrozenStates(torch.cat([rows[b] for b in part]), self._layers[role])
-                for role, rows in kept.items()
-                if rows is not None
+                str(role): FrozenStates(torch.cat([rows[b] for b in part]), self._layers[role]) for role, rows in kept
             }
             out = self._passes.run(model, prompt_ids, response_ids, against=frozen_states, states=states)
             return out, out.kl_BGT
