@@ -215,8 +215,7 @@ def run_magnetar(settings: dict[str, Any], folder: str, **engine: Any) -> None:
 CONTENDERS = {
     "trl": run_trl,
     "magnetar": run_magnetar,
-    # A hundred steps would pay for compiling; these few would not, and a step is a step.
-    "magnetar-vllm": lambda settings, folder: run_magnetar(settings, folder, use_vllm=True, vllm_enforce_eager=True),
+    "magnetar-vllm": lambda settings, folder: run_magnetar(settings, folder, use_vllm=True),
 }
 
 
