@@ -275,10 +275,10 @@ accelerate launch --config_file examples/accelerate/fsdp2.yaml --num_processes 8
     -m magnetar.cli.main train --config run.yaml
 ```
 
-The files are read by accelerate's loader and launcher in the tests; runs were started with the variables that they
-set. Nothing in this table has been run on GPUs or between nodes. [How sharding
-works](architecture.md#sharded-weights) says what two processes with shares of the weights are compared
-with, and what they refuse.
+The files are read by accelerate's loader and launcher in the tests, and were not launched themselves: they ask for
+bfloat16 on GPUs. What was run is the same kind of run in float32, with the sharding variables set by the tests. Nothing
+in this table has been run on GPUs or between nodes. [How sharding works](architecture.md#sharded-weights) says what two
+processes with shares of the weights are compared with, and what they refuse.
 
 ## Memory of a GPU, by size
 

@@ -201,6 +201,13 @@ def test_tokenizers_that_cannot_serve(tmp_path: Path) -> None:
         NashTrainer(**parts)
 
 
+def test_four_bits_are_not_trained_on_the_cpu(tmp_path: Path) -> None:
+    model = GAME.model(0)
+    model.is_loaded_in_4bit = True  # as transformers marks it; bitsandbytes itself is not needed to refuse
+    with pytest.raises(ModelError, match="passes no gradient through its layers; load it in bfloat16"):
+        make_trainer(tmp_path, model=model)
+
+
 def test_errors_name_a_command_and_help_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "did you mean 'train'" in capsys.readouterr().err

@@ -31,6 +31,12 @@ def prepare_model(
     model: PreTrainedModel | PeftModel, peft_config: PeftConfig | None, args: NashConfig
 ) -> PreTrainedModel | PeftModel:
     """Attach the adapter and switch dropout off, as the settings say."""
+    if getattr(model, "is_loaded_in_4bit", False) and args.device.type == "cpu":
+        # bitsandbytes lays such layers out anew in a pass without gradients, and then none flows through them.
+        raise ModelError(
+            "the model is loaded in 4 bits and would be trained on the CPU, where bitsandbytes passes no gradient "
+            "through its layers; load it in bfloat16, or train on a GPU"
+        )
     if peft_config is not None:
         if isinstance(model, PeftModel):
             raise ModelError("the model already has an adapter; train it as it is (peft_config=None) or merge it first")

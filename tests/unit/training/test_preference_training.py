@@ -348,3 +348,13 @@ def test_the_adapter_of_a_config_is_not_attached_twice(tmp_path: Path) -> None:
             processing_class=make_tokenizer(),
             peft_config=lora(),
         )
+
+
+def test_wrappers_that_hide_an_adapter_from_its_checkpoints_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSDP_ACTIVATION_CHECKPOINTING", "true")
+    make_trainer(tmp_path, cyclic_pairs(8, 0), kind="reward", with_lora=True)  # nothing is sharded
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match=r"fsdp_activation_checkpointing is true.*gradient_checkpointing: true"):
+        make_trainer(tmp_path, cyclic_pairs(8, 0), kind="reward", with_lora=True)

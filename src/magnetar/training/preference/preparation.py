@@ -1,8 +1,10 @@
 """What both trainers of preference models do before they are built: load, check, encode."""
 
+import os
 from dataclasses import dataclass
 from typing import Any, cast
 
+from accelerate.utils import str_to_bool
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +63,12 @@ def prepare_run(
         raise ConfigError(
             "zero_stage is 3, and a preference model is not trained in DeepSpeed's pieces; shard it with FSDP2 "
             "(examples/accelerate/fsdp2.yaml), or launch with data parallelism (examples/accelerate/ddp.yaml)"
+        )
+    by_wrappers = str_to_bool(os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false")) == 1
+    if peft_config is not None and by_wrappers and str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")) == 1:
+        raise ConfigError(
+            "fsdp_activation_checkpointing is true, whose wrappers hide an adapter's weights from PEFT, so that "
+            "nothing would be saved; set it to false, and gradient_checkpointing: true in the run's settings"
         )
     for dataset in (train_dataset, eval_dataset):
         _check_columns(dataset, args.kind)
