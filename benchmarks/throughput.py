@@ -1,8 +1,8 @@
 """Time whole training steps beside TRL's GRPOTrainer: same model, prompts, group, lengths, LoRA, precision and KL.
 
     python benchmarks/throughput.py                                    # 4 prompts × 4 responses × 64 tokens
-    python benchmarks/throughput.py --prompt_tokens 400                # long prompts
-    python benchmarks/throughput.py --prompts 8 --responses 8          # large groups
+    python benchmarks/throughput.py --prompt_tokens 400 --trl_rows 4   # long prompts
+    python benchmarks/throughput.py --prompts 8 --responses 8 --trl_rows 16
     python benchmarks/throughput.py --contenders trl,magnetar,magnetar-vllm
 
 Each contender is a process of its own that takes a step when it is its turn, so that noise of the machine falls on all
@@ -112,6 +112,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="of the weights: float32 or bfloat16")
     parser.add_argument("--kl_coef", type=float, default=0.04, help="KL penalty to the reference; its pass is run")
     parser.add_argument("--method", default="grpo", help="Magnetar's method")
+    parser.add_argument(
+        "--trl_rows", type=int, default=0, help="responses in one of TRL's passes, where all (0) take too much memory"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=1, help="steps of each that are not counted")
     parser.add_argument("--logs", type=Path, default=Path("runs/throughput"), help="folder for what trainers print")

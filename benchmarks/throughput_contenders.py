@@ -131,8 +131,8 @@ def run_trl(settings: dict[str, Any], folder: str) -> None:
     responses = settings["prompts"] * settings["responses"]
     args = GRPOConfig(
         **common(settings, folder),
-        per_device_train_batch_size=responses,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=settings["trl_rows"] or responses,
+        gradient_accumulation_steps=responses // (settings["trl_rows"] or responses),
         beta=settings["kl_coef"],
         max_grad_norm=1.0,
         use_vllm=False,
