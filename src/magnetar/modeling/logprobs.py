@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -253,7 +254,7 @@ def chunking_support(model: nn.Module) -> str | None:
     name = type(base_model(inner)).__name__
     head = output_layer(inner)
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = head.register_forward_hook(lambda _, arguments, output: seen.append((arguments[0], output)))
+    handle = head.register_forward_hook(lambda _, arguments, output: seen.append((arguments[0], cast(Tensor, output))))
     vocabulary = text_config(inner).vocab_size
     probe = torch.tensor([[token % vocabulary for token in (3, 11, 7, 5, 9)]], device=next(inner.parameters()).device)
     try:
