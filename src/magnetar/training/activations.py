@@ -49,7 +49,7 @@ def activation_context(model: nn.Module, critic: nn.Module | None, args: NashCon
     """
     if not args.activation_offloading:
         return nullcontext()
-    from trl.models import get_act_offloading_ctx_manager
+    from trl.models import get_act_offloading_ctx_manager  # pyright: ignore[reportPrivateImportUsage]
 
     manager = get_act_offloading_ctx_manager(model)
     if critic is not None:  # weights, which stay where they are, are told from activations by their storage

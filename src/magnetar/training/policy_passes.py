@@ -70,7 +70,7 @@ class PolicyPasses:
         """
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
-        kept = {role: experience.states(role) for role in against}
+        kept: dict[Role, list[Tensor] | None] = {role: experience.states(role) for role in against}
         if None not in kept.values() and self._layers_at_hand(against):
             frozen_states = {
                 role: FrozenStates(torch.cat([rows[b] for b in part]), self._layers[role])
