@@ -41,7 +41,7 @@ def layers_run(trainer: NashTrainer) -> dict[str, int]:
 def test_checkpointing_computes_twice_and_learns_the_same(
     tmp_path: Path, case: str, with_lora: bool, use_reentrant: bool
 ) -> None:
-    settings = CASES[case] | {"with_lora": with_lora}
+    settings: dict[str, Any] = CASES[case] | {"with_lora": with_lora}
     plain = make_trainer(tmp_path / "plain", **settings)
     once = layers_run(plain)
     saving = make_trainer(
@@ -127,7 +127,7 @@ def test_dropout_of_a_critic_of_its_own_is_a_matter_of_the_setting(tmp_path: Pat
     with torch.no_grad():
         critic.model.get_output_embeddings().linear.weight.normal_()  # type: ignore[operator]
     seen: list[bool] = []
-    original = trainer._rollout_batch
+    original: Any = trainer._rollout_batch
 
     def twice(*args: Any) -> Any:
         first, again = original(*args), original(*args)

@@ -93,7 +93,7 @@ def count_passes(trainer: NashTrainer) -> list[Passes]:
 
 
 def run(folder: Path, method: str, inner_epochs: int = 1, **settings: Any) -> list[Passes]:
-    lengths = updates_of(method, 3, inner_epochs)
+    lengths: dict[str, Any] = updates_of(method, 3, inner_epochs)
     return count_passes(make_trainer(folder, with_lora=True, method=method, **settings, **lengths))
 
 

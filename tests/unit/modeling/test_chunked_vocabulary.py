@@ -250,8 +250,9 @@ def test_chunks_through_distributed_wrappers_leave_as_the_models_output(make, tm
     plain_model = make("untied")
     expected = gradients(plain_model, weighed(measure(plain_model).logp_BGT))
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    cases: list[dict[str, Any]] = [{}, {"find_unused_parameters": True}, {"static_graph": True}]
     try:
-        for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
+        for options in cases:
             model = make("untied")
             wrapped = DistributedDataParallel(model, **options)
             reduced: list[str] = []
@@ -329,7 +330,7 @@ class Doubling(LlamaForCausalLM):
     """Does something to its logits that its configuration does not say."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().forward(*args, **kwargs)
+        output: Any = super().forward(*args, **kwargs)
         output.logits = output.logits * 2
         return output
 
