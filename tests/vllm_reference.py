@@ -34,7 +34,7 @@ class ReferenceBackend:
         text = config.get_text_config()
         sizes = {name: facts.pop(name, getattr(text, name)) for name in SIZES}
         fixed = {"vllm": "0", "dtype": "float32", "max_model_len": 64, "model_type": text.model_type}
-        self._facts = fixed | {"sizes": sizes} | facts
+        self._facts: dict[str, Any] = fixed | {"sizes": sizes} | facts
         self._mode = logprobs_mode
         self.stamp: str | None = None
         self.sent: list[list[str]] = []

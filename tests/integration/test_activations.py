@@ -127,7 +127,7 @@ def test_dropout_of_a_critic_of_its_own_is_a_matter_of_the_setting(tmp_path: Pat
     with torch.no_grad():
         critic.model.get_output_embeddings().linear.weight.normal_()  # type: ignore[operator]
     seen: list[bool] = []
-    original = trainer._rollout_batch
+    original: Any = trainer._rollout_batch
 
     def twice(*args: Any) -> Any:
         first, again = original(*args), original(*args)

@@ -299,7 +299,7 @@ class FlatterEngine(TransformersEngine):
     """Draws at a higher temperature than the policy's, and says so."""
 
     def __init__(self) -> None:
-        super().__init__(GAME.tokenizer, SamplingParams(max_new_tokens=3, temperature=1.5))
+        super().__init__(cast(Any, GAME.tokenizer), SamplingParams(max_new_tokens=3, temperature=1.5))
 
 
 def check_merge_for_rollouts(folder: Path) -> None:

@@ -193,7 +193,7 @@ def test_later_groups_are_generated_and_earlier_ones_learned_from_while_the_judg
 
     judge = Watched(before)
     model = GAME.model(0, dtype=torch.float32)
-    settings = PARTS | {
+    settings: dict[str, Any] = PARTS | {
         "per_device_train_batch_size": 6 // micro_batches,
         "gradient_accumulation_steps": micro_batches,
     }
@@ -312,7 +312,7 @@ def test_a_trainer_whose_judge_failed_can_train_again(tmp_path: Path) -> None:
 
 
 def test_a_trainer_whose_judge_failed_in_the_first_update_can_begin_again(tmp_path: Path) -> None:
-    settings = PARTS | {"magnet_schedule": "adaptive"}
+    settings: dict[str, Any] = PARTS | {"magnet_schedule": "adaptive"}
     judge = Broken(5, ConnectionResetError("down"))
     trainer = make_trainer(
         tmp_path / "run", judge=judge, judge_in_background=True, max_steps=2, overwrite_output_dir=True, **settings

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tiny_runs import GAME, assert_identical, make_trainer, read_lines, snapshot
@@ -33,7 +33,7 @@ def served(backends: list[ReferenceBackend], **facts: Any) -> VllmEngine:
 def test_a_run_with_weights_sent_to_an_engine_is_the_run_with_the_policy_itself(tmp_path: Path, settings):
     backends: list[ReferenceBackend] = []
     ends = []
-    for name, engine in (("own", SameSeeds(GAME.tokenizer, SamplingParams(3))), ("sent", served(backends))):
+    for name, engine in (("own", SameSeeds(cast(Any, GAME.tokenizer), SamplingParams(3))), ("sent", served(backends))):
         trainer = make_trainer(tmp_path / name, rollout_engine=engine, **settings)
         trainer.train()
         ends.append(snapshot(trainer))

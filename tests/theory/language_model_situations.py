@@ -47,7 +47,8 @@ class Scene:
         rows = [row(self.trainer, position) for position in positions]
         if self.trainer.roles.has("behavior"):
             self.trainer.roles.move("behavior", "current")
-        experience = self.trainer._collector.collect(rows, self.opponents)
+        collector, judging = self.trainer._collector, self.trainer._judging.anew()
+        experience = collector.begin(rows, self.opponents, collector.equal_roles(), judging).finished()
         _load(self.trainer, self.current)
         return experience
 

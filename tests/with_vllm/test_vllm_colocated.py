@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_qlora_draws_from_the_dequantised_base_with_its_adapter(engines, tmp_pat
     model = get_peft_model(base, LORA["attention"]).eval()
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # compute in float32, so that the comparison is tight
+            cast(Any, module).support_avx512bf16_for_cpu = False  # compute in float32, so that the comparison is tight
     engine = colocated(SamplingParams(max_new_tokens=16))
     engines.append(engine)
     for step in range(2):
@@ -132,7 +133,8 @@ def test_qlora_on_layers_that_bitsandbytes_repacked_for_the_cpu(engines, tmp_pat
     move(model, 0, 0.2)
     with torch.no_grad():
         model(torch.tensor([PROMPTS[1]]))  # the first pass without gradients repacks
-    state = model.get_base_model().model.layers[0].mlp.up_proj.weight.quant_state
+    base: Any = model.get_base_model()
+    state = base.model.layers[0].mlp.up_proj.weight.quant_state
     assert state.packing_format_for_cpu
     engine = colocated(SamplingParams(max_new_tokens=16))
     engines.append(engine)

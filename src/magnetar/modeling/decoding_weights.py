@@ -90,7 +90,7 @@ def _plans(model: nn.Module) -> Iterator[_Plan]:
             continue
         if type(module) is LoraLinear and _is_plain(module.base_layer):
             adapters = _merged_adapters(module)
-            if adapters is not None and (adapters or _packs(module.base_layer.weight)):
+            if adapters is not None and (adapters or _packs(cast(nn.Linear, module.base_layer).weight)):
                 yield _Plan(module, cast(nn.Linear, module.base_layer), adapters)
         elif _is_plain(module) and _packs(cast(nn.Linear, module).weight):
             yield _Plan(module, cast(nn.Linear, module), ())

@@ -54,19 +54,21 @@ class GroupLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the next tokens and return the responses' part."""
         end = self.used + key_states.shape[-2]
-        if end > self.keys.shape[-2]:
-            room = min(self.length, 2 * self.keys.shape[-2]) - self.used
-            self.keys, self.values = (
+        keys, values = cast(Tensor, self.keys), cast(Tensor, self.values)
+        if end > keys.shape[-2]:
+            room = min(self.length, 2 * keys.shape[-2]) - self.used
+            keys, values = (
                 torch.cat([old[:, :, : self.used], old.new_empty(*old.shape[:2], room, old.shape[-1])], dim=-2)
-                for old in (self.keys, self.values)
+                for old in (keys, values)
             )
-        self.keys[:, :, self.used : end], self.values[:, :, self.used : end] = key_states, value_states
+            self.keys, self.values = keys, values
+        keys[:, :, self.used : end], values[:, :, self.used : end] = key_states, value_states
         self.used = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return keys[:, :, :end], values[:, :, :end]
 
     def keep(self, rows: Tensor, prompts: Tensor | None) -> None:
         """Go on with some rows, and with some prompts (None: all)."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.keys, self.values = cast(Tensor, self.keys)[rows], cast(Tensor, self.values)[rows]
         if prompts is not None:
             self.prompt_keys, self.prompt_values = self.prompt_keys[prompts], self.prompt_values[prompts]
 

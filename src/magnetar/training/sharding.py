@@ -56,7 +56,8 @@ def check_sharding(
         )
     if kind not in SHARDED:
         return
-    if kind == DistributedType.FSDP and has_adapter and accelerator.state.fsdp_plugin.activation_checkpointing:
+    state: Any = accelerator.state
+    if kind == DistributedType.FSDP and has_adapter and state.fsdp_plugin.activation_checkpointing:
         raise ConfigError(
             "fsdp_activation_checkpointing is true, whose wrappers hide an adapter's weights from PEFT, so that "
             "checkpoints would hold none; set it to false, and gradient_checkpointing: true in the run's settings"

@@ -1,8 +1,10 @@
 """Layers with one matrix each compute what the layers with adapters do, and the model is left as it was."""
 
+from typing import Any, cast
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from magnetar.modeling.decoding_weights import decoding_weights
@@ -12,10 +14,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 TOKENS = torch.tensor([[3, 11, 7, 5, 2], [9, 1, 4, 8, 6]])
 
 
-def with_lora(model: nn.Module, dtype: torch.dtype = torch.float32, **options) -> nn.Module:
+def with_lora(model: nn.Module, dtype: torch.dtype = torch.float32, **options) -> PeftModel:
     torch.manual_seed(3)
     config = LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules="all-linear", **options)
-    return get_peft_model(model.to(dtype), config).eval()
+    return cast(PeftModel, get_peft_model(model.to(dtype), config).eval())
 
 
 @torch.no_grad()
@@ -32,7 +34,7 @@ def test_merged_layers_compute_what_the_adapter_adds(kind, dtype, tiny):
     with torch.no_grad(), decoding_weights(model, "on") as count:
         found = logits(model)
         # The layers themselves are not asked: their adapters could be anything.
-        layer = next(module for module in model.modules() if hasattr(module, "lora_B"))
+        layer: Any = next(module for module in model.modules() if hasattr(module, "lora_B"))
         layer.lora_B["default"].weight.data += 100.0
         torch.testing.assert_close(logits(model), found, atol=0, rtol=0)
         layer.lora_B["default"].weight.data -= 100.0

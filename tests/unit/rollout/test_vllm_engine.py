@@ -110,10 +110,11 @@ def test_responses_end_at_the_policys_end_tokens_and_truncation_is_told(tiny):
 
 def test_mixed_precision_of_the_trainer_does_not_reach_it(tiny):
     model = get_peft_model(tiny("llama"), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
-    engine, backend = make(model.get_base_model())
+    base: Any = model.get_base_model()
+    engine, backend = make(base)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         engine.generate(model, PROMPTS, 3, SEEDS)
-    layer = model.get_base_model().model.layers[0].self_attn.q_proj
+    layer = base.model.layers[0].self_attn.q_proj
     held = backend.model.model.layers[0].self_attn.q_proj.weight
     assert torch.equal(held, layer.base_layer.weight + layer.get_delta_weight("default"))
 

@@ -1,6 +1,7 @@
 """The weights that an inference engine is given make, in a plain model, the policy that the trainer computes."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_a_bare_reference_is_the_base_model(tiny):
 def test_an_adapter_may_change_embeddings_and_head_together(tiny, where):
     config = deepcopy(tiny("llama").config)
     config.tie_word_embeddings = True
-    chosen = {"target_modules": ["q_proj"]} | {where: ["embed_tokens"]}
+    chosen: dict[str, Any] = {"target_modules": ["q_proj"]} | {where: ["embed_tokens"]}
     adapter = LoraConfig(r=4, ensure_weight_tying=True, task_type=TaskType.CAUSAL_LM, **chosen)
     model = moved(get_peft_model(AutoModelForCausalLM.from_config(config), adapter)).eval()
     assert sum("lm_head" in weight.name or "embed_tokens" in weight.name for weight in engine_weights(model)) == 1

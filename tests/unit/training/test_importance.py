@@ -33,8 +33,7 @@ def test_averages_of_sampled_responses_approach_the_trainers() -> None:
     drawn = torch.multinomial(engine[0, :, 0].exp(), 200_000, replacement=True, generator=generator)[None]
     mask = torch.ones(1, drawn.shape[1], 1, dtype=torch.bool)
     equal = torch.full(drawn.shape, 1.0 / drawn.shape[1], dtype=torch.float64)
-    pick = [logp[:, drawn[0]] for logp in (policy, engine)]
-    found = importance_weights(equal, *pick, mask, float("inf"))
+    found = importance_weights(equal, policy[:, drawn[0]], engine[:, drawn[0]], mask, float("inf"))
     wanted, without = (float((logp[0, :, 0].exp() * value).sum()) for logp in (policy, engine))
     error = float((found.weight_BG * value[drawn]).sum()) - wanted
     assert abs(error) < 0.01 < 0.03 < abs(without - wanted), (error, without - wanted)

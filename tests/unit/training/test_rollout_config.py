@@ -92,8 +92,9 @@ def test_each_setting_reaches_the_engine_in_this_process(tmp_path, monkeypatch):
     )
     assert isinstance(built, VllmEngine)
     assert (built.sampling.max_new_tokens, built.sampling.top_k) == (30, 4)
-    assert built.starter.logprobs_mode == "raw_logprobs"
-    assert built.starter.settings == ColocatedSettings(
+    starter: Any = built.starter
+    assert starter.logprobs_mode == "raw_logprobs"
+    assert starter.settings == ColocatedSettings(
         max_model_len=1000,
         dtype="float16",
         gpu_memory_utilization=0.5,
@@ -102,7 +103,7 @@ def test_each_setting_reaches_the_engine_in_this_process(tmp_path, monkeypatch):
         max_num_seqs=7,
         sync_folder="/some/where",
     )
-    assert built.starter.settings.executor == "mp"
+    assert starter.settings.executor == "mp"
 
 
 def test_each_setting_reaches_the_server(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ class RelayedPointwiseJudge(_Relayed, PointwiseJudge):
     """A pointwise judge with relays around it; questions are single responses."""
 
     judge: PointwiseJudge
-    calls_at_once = _Relayed.calls_at_once  # type: ignore[assignment]
+    calls_at_once: Any  # the property of `_Relayed`, which comes first
 
     def compare(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Compare as the judge inside does."""
