@@ -250,7 +250,6 @@ def test_chunks_through_distributed_wrappers_leave_as_the_models_output(make, tm
     plain_model = make("untied")
     expected = gradients(plain_model, weighed(measure(plain_model).logp_BGT))
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    cases: list[dict[str, Any]] = [{}, {"find_unused_parameters": True}, {"static_graph": True}]
     try:
         choices: list[dict[str, Any]] = [{}, {"find_unused_parameters": True}, {"static_graph": True}]
         for options in choices:
