@@ -280,6 +280,11 @@ bfloat16 on GPUs. What was run is the same kind of run in float32, with the shar
 in this table has been run on GPUs or between nodes. [How sharding works](architecture.md#sharded-weights) says what two
 processes with shares of the weights are compared with, and what they refuse.
 
+Two things to know before the tables. **vLLM with sharded weights is refused today**: its columns and rows say what
+such a run would take, and a policy that one GPU cannot hold while it generates cannot be trained yet. **The constants
+were measured while passes held all logits of their responses.** Unsharded passes now hold those of a few tokens at a time
+(`python benchmarks/memory.py`), so that "vocabulary" is an upper bound there; sharded passes hold all.
+
 ## Memory of a GPU, by size
 
 {work};
@@ -309,7 +314,7 @@ On 8 GPUs, with the transformers engine:
 
 ## Groups and lengths
 
-Llama 3.1 8B with LoRA on one GPU. A packed group is one row and is never split, so that its tokens bound a pass from
+Llama 3.1 8B with LoRA on one GPU. A group is never split over passes, so that its tokens bound a pass from
 below whatever `max_tokens_per_pass` says.
 
 {lengths}

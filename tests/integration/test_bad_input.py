@@ -203,7 +203,7 @@ def test_tokenizers_that_cannot_serve(tmp_path: Path) -> None:
 
 def test_four_bits_are_not_trained_on_the_cpu(tmp_path: Path) -> None:
     model = GAME.model(0)
-    model.is_loaded_in_4bit = True  # as transformers marks it; bitsandbytes itself is not needed to refuse
+    model.__dict__["is_loaded_in_4bit"] = True  # as transformers marks it; bitsandbytes itself is not needed to refuse
     with pytest.raises(ModelError, match="passes no gradient through its layers; load it in bfloat16"):
         make_trainer(tmp_path, model=model)
 

@@ -101,7 +101,8 @@ class GatheringTrainer(ResumableTrainer):
         opponents = self.prediction.opponents(self.update, self.inner_epoch)
         collector, judging = self._collector, self._judging.anew()
         self._judging = judging
-        stop_early = judging.check if self._passes_are_local else lambda: None
+        shared = getattr(collector.engine, "sharers", 1) > 1
+        stop_early = judging.check if self._passes_are_local and not shared else lambda: None
         if self.inner_epoch == 0:
             self._experiences = []
             if self._keeps_behavior:
@@ -126,7 +127,10 @@ class GatheringTrainer(ResumableTrainer):
             MicroBatch.split(number, _positions(rows), [row["prompt_ids"] for row in rows], prompts_at_once)
             for number, rows in enumerate(batches)
         ]
-        return StepParts(split, begin, PARTS_AHEAD)
+        # Processes that share an engine ask it together: all that they will ask in this step is asked before any of
+        # them can meet a judge's failure and leave.
+        parts = sum(len(batch.parts) for batch in split)
+        return StepParts(split, begin, parts if shared else PARTS_AHEAD)
 
     def _agreed(self, step: StepParts[Experience]) -> Iterator[Experience]:
         """The parts of the next micro-batch, the last one once all processes have all of theirs.

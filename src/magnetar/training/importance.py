@@ -121,7 +121,8 @@ def corrected(
         kind: "off" measures only; "token" scales the gradient of each token's log-probability; "sequence" weights the
             responses.
         cap: Largest ratio, above 0.
-        own_group: Whether the responses are each other's opponents, which are then weighted alike.
+        own_group: Whether the responses are each other's opponents, the first G of them, which are then weighted alike;
+            opponents that another role drew stay as they are.
 
     Returns:
         The batch, and the mean distance of log-probabilities ("sampling_gap", nats a token), the effective share of the
@@ -141,6 +142,8 @@ def corrected(
     elif kind == "sequence":
         opponents = batch.opponent_weight_BGH
         if own_group:
-            opponents = reweighted_opponents(opponents, batch.response_weight_BG, found.weight_BG)
+            group, others = opponents.tensor_split([opponents.shape[1]], dim=-1)
+            group = reweighted_opponents(group, batch.response_weight_BG, found.weight_BG)
+            opponents = torch.cat([group, others], dim=-1)
         batch = replace(batch, response_weight_BG=found.weight_BG, opponent_weight_BGH=opponents)
     return batch, figures

@@ -202,7 +202,7 @@ class LearningTrainer(GatheringTrainer):
         if sampling_logp_BGT is None:
             return batch
         opponents = self.prediction.opponents(self.update, self.inner_epoch)
-        own_group = [share.role for share in opponents] == ["current"]
+        own_group = opponents[0].role == "current"
         args = self.settings
         batch, found = corrected(batch, sampling_logp_BGT, args.correction, args.importance_cap, own_group=own_group)
         if self.inner_epoch == 0:

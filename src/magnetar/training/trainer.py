@@ -163,11 +163,13 @@ class NashTrainer(LearningTrainer):
                 "num_rounds=1 that is the starting model throughout; set num_rounds, or sample_from='current'"
             )
 
+        prompt_ids = render_prompts(prompts["prompt"], tokenizer)
+        self._longest_prompt = max(map(len, prompt_ids))
         super().__init__(
             model=model,
             args=args,
             data_collator=cast(Any, _rows_as_they_are),
-            train_dataset=PromptStream(plan, prompts["prompt"], render_prompts(prompts["prompt"], tokenizer)),
+            train_dataset=PromptStream(plan, prompts["prompt"], prompt_ids),
             # `evaluate` plays whole match-ups; transformers only asks that a dataset exists.
             eval_dataset=self.eval_prompts,
             processing_class=tokenizer,
@@ -218,7 +220,7 @@ class NashTrainer(LearningTrainer):
                 self._layout(),
                 args.max_tokens_per_pass,
                 cast(int, tokenizer.pad_token_id),
-                not will_be_sharded(args) and choose_chunking(self.roles.current, args.process_index),
+                self._chunked(),
             ),
             group_size=args.num_generations,
             num_opponents=args.num_opponents or args.num_generations,
@@ -239,6 +241,18 @@ class NashTrainer(LearningTrainer):
             obstacle = None if self.critic is None else self.critic.obstacle
             return choose_layout(args.logprob_layout, model, args.process_index, obstacle)
 
+    def _chunked(self) -> bool:
+        """Whether the output layer is applied to a few tokens at a time; not where it is in shards."""
+        args = self.settings
+        if not will_be_sharded(args):
+            return choose_chunking(self.roles.current, args.process_index)
+        if args.process_index == 0:
+            print(
+                "passes hold the logits of all their response tokens, since the output layer is in shards; lower "
+                "max_tokens_per_pass if they take too much memory"
+            )
+        return False
+
     def _shard_roles(self) -> None:
         if not isinstance(self.roles.sharding, WholeWeights):
             return
@@ -251,7 +265,7 @@ class NashTrainer(LearningTrainer):
         """Start the rollout engine if it is one that has to be started: what cannot work is told before any step."""
         start = getattr(self._collector.engine, "start", None)
         if start is not None:
-            start(self.roles.current)
+            start(self.roles.current, self._longest_prompt)
 
     def close_engine(self) -> None:
         """Give back what the rollout engine holds."""

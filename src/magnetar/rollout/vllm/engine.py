@@ -101,12 +101,21 @@ class VllmEngine:
         return self._sampling
 
     @property
+    def sharers(self) -> int:
+        """Processes of the trainer that share one vLLM, and ask for rollouts equally often."""
+        return self._sharers
+
+    @property
     def loads(self) -> int:
         """How often weights were sent."""
         return self._loads
 
-    def start(self, model: nn.Module) -> None:
+    def start(self, model: nn.Module, longest_prompt: int = 1) -> None:
         """Start vLLM, or reach the server, and check that it fits the model.
+
+        Args:
+            model: The policy.
+            longest_prompt: Tokens of the longest prompt that will be asked about.
 
         Raises:
             RolloutError: It cannot start or be reached.
@@ -120,6 +129,12 @@ class VllmEngine:
             self._backend = self._together(lambda: self._started(base))
             self._run = self._from_first(lambda: uuid.uuid4().hex)
         self._ledger.forget()
+        if longest_prompt + self._sampling.max_new_tokens > self._max_model_len:
+            raise ConfigError(
+                f"vLLM takes {self._max_model_len} tokens, but the longest prompt has {longest_prompt} and a response "
+                f"up to {self._sampling.max_new_tokens}; raise vllm_max_model_length, or --max-model-len of the "
+                "server, or lower max_prompt_length"
+            )
 
     def _started(self, base: Any) -> Backend:
         backend = self.starter(base)
@@ -146,7 +161,8 @@ class VllmEngine:
         """
         self.start(model)
         assert self._backend is not None
-        _check(prompt_ids, group_size, seeds, self._max_model_len - self._sampling.max_new_tokens)
+        room = self._max_model_len - self._sampling.max_new_tokens
+        self._together(lambda: _check(prompt_ids, group_size, seeds, room))
         inner = extract_model_from_parallel(model)
         ends = self._eos_token_ids if self._eos_token_ids is not None else end_token_ids(inner, self._tokenizer)
         sampling = Sampling(self._sampling, group_size, tuple(sorted(ends)))

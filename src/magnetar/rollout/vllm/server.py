@@ -43,7 +43,7 @@ class ServerBackend:
         self._url = settings.base_url.rstrip("/").removesuffix("/v1")
         self._wait()
         self._model = str(self._ask("/v1/models")["data"][0]["id"])
-        self._workers("magnetar_describe")
+        self._described()
         cut = self._ask("/tokenize", {"model": self._model, "prompt": PROBE, "add_special_tokens": False})["tokens"]
         expected = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         if list(cut) != list(expected):
@@ -98,8 +98,12 @@ class ServerBackend:
 
     def _workers(self, method: str, arguments: dict[str, str] | None = None) -> list[dict[str, Any]]:
         """Call a method of the worker extension on every worker."""
+        return self._ask("/collective_rpc", {"method": method, "kwargs": arguments or {}})["results"]
+
+    def _described(self) -> list[dict[str, Any]]:
+        """The first call: a server that refuses it was started without what it needs."""
         try:
-            return self._ask("/collective_rpc", {"method": method, "kwargs": arguments or {}})["results"]
+            return self._workers("magnetar_describe")
         except _Refused as refused:
             if refused.status not in (404, 500, 501):
                 raise
