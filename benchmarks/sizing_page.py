@@ -282,8 +282,8 @@ processes with shares of the weights are compared with, and what they refuse.
 
 Two things to know before the tables. **vLLM with sharded weights is refused today**: its columns and rows say what
 such a run would take, and a policy that one GPU cannot hold while it generates cannot be trained yet. **The constants
-were measured while passes held all logits of their responses.** Unsharded passes now hold those of a few tokens at a time
-(`python benchmarks/memory.py`), so that "vocabulary" is an upper bound there; sharded passes hold all.
+were measured while passes held all logits of their responses.** Unsharded passes now hold those of a few tokens at a
+time (`python benchmarks/memory.py`), so that "vocabulary" is an upper bound there; sharded passes hold all.
 
 ## Memory of a GPU, by size
 

@@ -72,6 +72,27 @@ for name, fields in settings.items():
 ONE_OF_A_KIND = ("nash_md", "egpo", "omwu", "sppo", "inpo", "iterative_dpo")
 
 
+SHARED_ENGINE = """
+from test_two_processes import Recorder
+from tiny_runs import GAME, make_trainer
+from vllm_reference import ReferenceBackend
+from magnetar.errors import JudgeError
+from magnetar.rollout import SamplingParams
+from magnetar.rollout.vllm import VllmEngine
+
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+rank, judge = int(os.environ["RANK"]), Recorder()
+start = lambda model: ReferenceBackend(model.config)
+engine = VllmEngine(GAME.tokenizer, SamplingParams(3), start, sharers=2, rank=rank)
+trainer = make_trainer(folder / "run", judge=judge, rollout_engine=engine, **settings)
+judge.fails_at = 2 if rank == 1 else None
+try:
+    trainer.train()
+except JudgeError as error:
+    (folder / f"error-{rank}.txt").write_text(str(error))
+"""
+
+
 class Recorder(type(GAME.judge())):
     """The game's judge, with a record of every question."""
 
@@ -180,3 +201,13 @@ def test_a_judge_that_fails_on_one_process_stops_both_with_one_checkpoint(tmp_pa
     assert errors[0] == errors[1]
     assert "update 2: " in errors[0] and "the server is down" in errors[0]
     assert [path.name for path in complete_checkpoints(tmp_path / "two" / "run")] == ["checkpoint-1"]
+
+
+@pytest.mark.slow
+def test_processes_that_share_an_engine_stop_together_when_one_judge_fails_in_the_middle_of_a_step(
+    tmp_path: Path,
+) -> None:
+    settings = {"max_steps": 2, "gradient_accumulation_steps": 4, "per_device_train_batch_size": 1}
+    run_two_processes(tmp_path / "two", settings, SHARED_ENGINE, HERE)
+    for rank in range(2):
+        assert "the server is down" in (tmp_path / "two" / f"error-{rank}.txt").read_text()

@@ -172,6 +172,16 @@ def test_an_engine_of_another_model_or_kind_is_refused_at_once(tiny, facts, mess
     assert backend.sent == []
 
 
+def test_a_prompt_without_room_for_a_response_is_told_at_the_start(tiny):
+    model = tiny("llama")
+    engine, backend = make(model, max_model_len=20)
+    with pytest.raises(ConfigError, match=r"takes 20 tokens, but the longest prompt has 13 and a response up to 8"):
+        engine.start(model, 13)
+    engine, backend = make(model, max_model_len=20)
+    engine.start(model, 12)
+    assert backend.sent == []
+
+
 def test_without_temperature_and_truncation_either_kind_of_log_probabilities_will_do(tiny):
     model = tiny("llama")
     make(model, logprobs_mode="raw_logprobs")[0].start(model)

@@ -205,6 +205,13 @@ def test_a_server_that_answers_others_is_told(server, tmp_path):
         backend.load(iter({"a": torch.ones(1)}.items()), "run:1", whole=True)
 
 
+def test_a_server_whose_engine_died_while_its_port_answers_is_a_failure_of_the_engine(server, tmp_path):
+    backend = reach(server, tmp_path)
+    server.replies["/collective_rpc"] = lambda body: (500, {"detail": "engine dead"})
+    with pytest.raises(RolloutError):  # with which the run is saved
+        backend.facts()
+
+
 def test_a_server_that_dies_while_it_generates_is_one_clear_error(server, tmp_path):
     backend = reach(server, tmp_path)
     server.http.shutdown()
