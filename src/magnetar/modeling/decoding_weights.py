@@ -68,9 +68,12 @@ def decoding_weights(model: nn.Module, merge: MergeChoice = "auto", rows: int = 
     device = next(model.parameters()).device
     if merge == "auto" and sum(plan.bytes for plan in plans) > AUTO_SHARE * _device_memory(device):
         plans = []
+    # What mixed precision multiplies in; merging itself is done in the weights' own precision.
+    mixed = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
     try:
-        for plan in plans:
-            plan.module.forward = _forward(plan, rows)
+        with torch.autocast(device.type, enabled=False):
+            for plan in plans:
+                plan.module.forward = _forward(plan, rows, mixed)
         yield len(plans)
     finally:
         for plan in plans:
@@ -121,11 +124,10 @@ def _packs(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-def _forward(plan: _Plan, rows: int) -> Callable[..., Tensor]:
+def _forward(plan: _Plan, rows: int, mixed: torch.dtype | None) -> Callable[..., Tensor]:
     weight, bias = plan.weight(), plan.linear.bias
-    kind = weight.device.type
-    if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:
-        weight = weight.to(torch.get_autocast_dtype(kind))
+    if mixed is not None and weight.dtype == torch.float32:
+        weight = weight.to(mixed)
         bias = None if bias is None else bias.detach().to(weight.dtype)
     dtype = weight.dtype
     if not _packs(weight):

@@ -56,6 +56,7 @@ PREDICTION_FILE = "prediction.pt"
 SEPARATOR = "|"  # between role and tensor name; module names use dots
 
 # A run resumed with another value of one of these would not be the same run.
+CORRECTION = "importance_correction"
 FINGERPRINT = (
     "method",
     "opponent",
@@ -81,6 +82,7 @@ def fingerprint(args: NashConfig) -> dict[str, Any]:
         "objective": repr(method.objective),
         "sample_from": method.sample_from,
         "opponent's reference weight": method.opponent.reference_weight,
+        CORRECTION: args.correction if args.correction == "off" else f"{args.correction}, cap {args.importance_cap:g}",
     }
 
 
@@ -116,7 +118,8 @@ def read_state(folder: Path, args: NashConfig) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); resume from an older checkpoint") from error
     for name, value in fingerprint(args).items():
-        if saved.get(name) != value:
+        older = value if name == CORRECTION else None  # checkpoints from before there was one do not say
+        if saved.get(name, older) != value:
             raise CheckpointError(
                 f"{folder} was written with {name}={saved.get(name)!r}, this run has {name}={value!r}; resume with the "
                 "same setting, or start a new run in another output_dir"

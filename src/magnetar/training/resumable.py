@@ -194,8 +194,11 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             (run_dir / LEDGER_FILE).unlink(missing_ok=True)  # it says that a run is finished
         self._spending.start()
-        with self.signals.installed(), self._judge_at_rest():
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        try:
+            with self.signals.installed(), self._judge_at_rest():
+                result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        finally:
+            self.close_engine()
         ended = self.budget_reached or self.state.global_step >= self.state.max_steps
         if ended and self.args.should_save:
             reason = "budget" if self.budget_reached else "max_steps or end of data"
@@ -203,6 +206,9 @@ class ResumableTrainer(Trainer):
         if self.signals.received is not None and not ended:
             raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
         return result
+
+    def close_engine(self) -> None:
+        """Give back what a rollout engine holds."""
 
     @contextmanager
     def _judge_at_rest(self) -> Iterator[None]:

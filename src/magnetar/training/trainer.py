@@ -453,9 +453,6 @@ class _MagnetCallback(TrainerCallback):
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.start_engine()
 
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._trainer.close_engine()
-
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.before_optimizer_step()
 

@@ -39,7 +39,7 @@ def test_merged_layers_compute_what_the_adapter_adds(kind, dtype, tiny):
         torch.testing.assert_close(logits(model), found, atol=0, rtol=0)
         layer.lora_B["default"].weight.data -= 100.0
     assert count >= sum(hasattr(module, "lora_B") for module in model.modules())
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
     assert not any("forward" in module.__dict__ for module in model.modules())
     torch.testing.assert_close(dict(model.state_dict()), before, atol=2e-5, rtol=0)
     torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
@@ -57,13 +57,13 @@ def test_every_role_is_merged_as_itself(tiny):
             active.eval()
             expected = logits(active)
             with torch.no_grad(), decoding_weights(active, "on"):
-                torch.testing.assert_close(logits(active), expected, atol=1e-5, rtol=0)
+                torch.testing.assert_close(logits(active), expected, atol=5e-5, rtol=0)
             seen.append(expected)
     assert (seen[0] - seen[1]).abs().max() > 1e-2
     with torch.no_grad(), model.disable_adapter(), decoding_weights(model, "on"):
         bare = logits(model)
     with torch.no_grad(), model.disable_adapter():
-        torch.testing.assert_close(bare, logits(model), atol=1e-5, rtol=0)
+        torch.testing.assert_close(bare, logits(model), atol=5e-5, rtol=0)
 
 
 def test_adapters_that_are_more_than_two_matrices_stay_as_they_are(tiny):

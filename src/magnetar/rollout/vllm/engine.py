@@ -274,6 +274,12 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, MagnetarError | None]:
         return work(), None
     except (RolloutError, ConfigError, ModelError) as error:
         return None, error
+    except (ValueError, TypeError):  # a mistake of the caller, who should see it as it is
+        raise
+    except Exception as error:  # out of memory, say: the others, who wait, must hear of it
+        told = RolloutError(f"vLLM could not be used: {type(error).__name__}: {error}")
+        told.__cause__ = error
+        return None, told
 
 
 def _tensors(weights: list[EngineWeight]) -> Iterator[tuple[str, Tensor]]:
