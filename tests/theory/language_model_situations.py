@@ -49,8 +49,18 @@ class Scene:
             self.trainer.roles.move("behavior", "current")
         collector, judging = self.trainer._collector, self.trainer._judging.anew()
         experience = collector.begin(rows, self.opponents, collector.equal_roles(), judging).finished()
+        self._first_pass(experience)
         _load(self.trainer, self.current)
         return experience
+
+    def _first_pass(self, experience: Experience) -> None:
+        """What π_k and its critic say of the responses is written down by the pass of the first optimiser step."""
+        state, part = self.trainer.state, list(range(len(experience.prompts)))
+        now = state.global_step
+        state.global_step -= _step(self.trainer)
+        with torch.no_grad():
+            self.trainer._rollout_batch(self.trainer.roles.current, experience, part)
+        state.global_step = now
 
     def gradient(self, experience: Experience) -> Tensor:
         """Of the trainer's loss, the mean over the prompts of an experience."""
