@@ -14,7 +14,7 @@ from magnetar.training.enumerable import run_enumerable
 UPDATES = 200
 SHORT = 60  # enough for the quick ones
 # One of each kind of limit, at ten seconds each; the others take minutes.
-QUICK = ("mpo",)  # the others take some twenty seconds each: `make test-slow`
+QUICK = ("mpo",)  # all of them are in `make test-slow`
 # Gap of the equilibrium that is regularised with the strength of these runs: 0.08. Whoever arrives is well below.
 ARRIVED, ARRIVED_MEAN = 0.065, 0.05
 REWARDED = 0.06  # without a term that holds it near the sampling policy, Adam's steps stir a last iterate
