@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from sharded_runs import whole_snapshot
-from test_two_processes import ONE_OF_A_KIND
+from test_two_processes import FAILING, ONE_OF_A_KIND
 from tiny_runs import GAME, PROMPTS, assert_close, make_trainer, metrics_without_times, updates_of
 from transformers import AutoModelForCausalLM
 
@@ -41,20 +41,6 @@ for name, fields in settings.items():
         again = make_trainer(folder / name, **common)
         again.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{halfway}"))
         assert_identical(tensors, whole_snapshot(again))
-"""
-FAILING = """
-from test_two_processes import Recorder
-from tiny_runs import make_trainer
-from magnetar.errors import JudgeError
-
-folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-judge = Recorder()
-trainer = make_trainer(folder / "run", judge=judge, **settings)
-judge.fails_at = 2 if trainer.args.process_index == 1 else None
-try:
-    trainer.train()
-except JudgeError as error:
-    (folder / f"error-{trainer.args.process_index}.txt").write_text(str(error))
 """
 # SGD: Adam divides rounding noise by itself where a gradient vanishes, and would hide nothing else.
 SGD = {"optim": "sgd", "learning_rate": 0.5}

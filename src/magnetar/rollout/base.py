@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError
 
-__all__ = ["MixtureEngine", "MixtureMember", "RolloutEngine", "Rollouts", "SamplingParams"]
+__all__ = ["MixtureEngine", "MixtureMember", "RolloutEngine", "Rollouts", "SamplingParams", "check_request"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,18 @@ class MixtureEngine(RolloutEngine, Protocol):
         Source: arXiv:2312.00886, section 7: the mixture of each next-token distribution.
         """
         ...
+
+
+def check_request(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:
+    """Refuse what no engine can draw responses to; arguments as for `RolloutEngine.generate`.
+
+    Raises:
+        ValueError: An empty prompt, a group size below 1 or another number of seeds than of prompts.
+    """
+    if group_size < 1:
+        raise ValueError(f"group_size = {group_size}, expected at least 1")
+    if len(seeds) != len(prompt_ids):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompt_ids)} prompts, expected one seed for each prompt")
+    for b, prompt in enumerate(prompt_ids):
+        if not prompt:
+            raise ValueError(f"prompt {b} has no tokens; give it at least a beginning-of-sequence token")

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from magnetar.errors import ModelError
+from magnetar.modeling.forward import base_model
 from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.base import MixtureMember
 from magnetar.rollout.shared_prompts import GroupCache, group_attention, sharing_obstacle
@@ -35,7 +36,7 @@ class Decoding:
     @classmethod
     def start(cls, model: nn.Module, ids: Tensor, mask: Tensor) -> "Decoding":
         """Encode left-padded prompts."""
-        base = cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+        base = base_model(model)
         takes = frozenset(inspect.signature(base.forward).parameters)
         if "past_key_values" not in takes:
             raise ModelError(
@@ -106,7 +107,7 @@ class Decoding:
     @property
     def _base(self) -> Any:
         """The transformers model beneath a PEFT model."""
-        return cast(Any, self.model).get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return base_model(self.model)
 
     def _tell(self, reason: str) -> None:
         logger.info("%s %s: each response keeps its prompt's cache for itself", type(self._base).__name__, reason)

@@ -16,7 +16,7 @@ from torch import nn
 from magnetar.errors import ConfigError
 from magnetar.modeling.decoding_weights import MergeChoice, decoding_weights
 from magnetar.modeling.modes import eval_mode
-from magnetar.rollout.base import MixtureMember, Rollouts, SamplingParams
+from magnetar.rollout.base import MixtureMember, Rollouts, SamplingParams, check_request
 from magnetar.rollout.decoding import Continuation, Decoding, MixedDecoding, active_member
 from magnetar.rollout.ending import end_token_ids
 from magnetar.rollout.sampling import draw_tokens, draw_uniforms
@@ -143,7 +143,7 @@ class TransformersEngine:
         seeds: Sequence[int],
     ) -> Rollouts:
         """Draw the responses part by part, short prompts first."""
-        _check(prompt_ids, group_size, seeds)
+        check_request(prompt_ids, group_size, seeds)
         order = sorted(range(len(prompt_ids)), key=lambda b: (len(prompt_ids[b]), b))
         at_once = len(order) if self._max_batch_responses is None else max(1, self._max_batch_responses // group_size)
         responses: list[list[list[int]]] = [[] for _ in order]
@@ -225,13 +225,3 @@ class TransformersEngine:
         if self._eos_token_ids is not None:
             return frozenset(self._eos_token_ids)
         return end_token_ids(model, self._tokenizer)
-
-
-def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:
-    if group_size < 1:
-        raise ValueError(f"group_size = {group_size}, expected at least 1")
-    if len(seeds) != len(prompt_ids):
-        raise ValueError(f"{len(seeds)} seeds for {len(prompt_ids)} prompts, expected one seed for each prompt")
-    for b, prompt in enumerate(prompt_ids):
-        if not prompt:
-            raise ValueError(f"prompt {b} has no tokens; give it at least a beginning-of-sequence token")

@@ -12,7 +12,7 @@ from accelerate.utils import extract_model_from_parallel, gather_object
 from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, MagnetarError, ModelError, RolloutError
-from magnetar.rollout.base import Rollouts, SamplingParams
+from magnetar.rollout.base import Rollouts, SamplingParams, check_request
 from magnetar.rollout.ending import end_token_ids
 from magnetar.rollout.vllm.backend import Backend, Sampling
 from magnetar.rollout.vllm.ledger import WeightLedger
@@ -299,13 +299,8 @@ def _plain_arithmetic() -> Iterator[None]:
 
 
 def _check(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int], longest: int) -> None:
-    if group_size < 1:
-        raise ValueError(f"group_size = {group_size}, expected at least 1")
-    if len(seeds) != len(prompt_ids):
-        raise ValueError(f"{len(seeds)} seeds for {len(prompt_ids)} prompts, expected one seed for each prompt")
+    check_request(prompt_ids, group_size, seeds)
     for b, prompt in enumerate(prompt_ids):
-        if not prompt:
-            raise ValueError(f"prompt {b} has no tokens; give it at least a beginning-of-sequence token")
         if len(prompt) > longest:
             raise RolloutError(
                 f"prompt {b} has {len(prompt)} tokens, and vLLM has room for {longest} before the response; raise "
