@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from magnetar.training.preference import PreferenceConfig
 
-__all__ = ["PreferenceOptions", "main", "parse", "run"]
+__all__ = ["PreferenceOptions", "main", "parse", "run", "settings_of"]
 
 HELD_OUT_FILE = "held_out.parquet"
 EVALUATION_FILE = "evaluation.json"
@@ -54,11 +54,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
+def settings_of(values: dict[str, Any]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
+    """The run that settings describe, as `parse` reads them from a file.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    return parse([], values)
+
+
+def parse(argv: list[str], defaults: dict[str, Any] | None = None) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
     """Read flags and ``--config FILE.yaml``.
 
     Args:
         argv: Arguments after ``magnetar preference``.
+        defaults: Values to start from, by field name.
 
     Returns:
         Options, settings of the trainer, TRL's `ModelConfig`.
@@ -70,7 +80,7 @@ def parse(argv: list[str]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
 
     from magnetar.training.preference.config import PreferenceConfig
 
-    parsed = parse_settings((PreferenceOptions, PreferenceConfig, ModelConfig), argv, command="preference")
+    parsed = parse_settings((PreferenceOptions, PreferenceConfig, ModelConfig), argv, defaults, command="preference")
     options, args, model_config = parsed.values
     if "kind" not in parsed.given:
         raise ConfigError("kind is missing; give --kind pairwise, reward, cost or general")

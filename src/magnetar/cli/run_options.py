@@ -86,10 +86,6 @@ def settings_run(settings: Mapping[str, Any]) -> tuple[RunOptions, NashConfig, M
     Raises:
         ConfigError: As `parse_run`.
     """
-    known = {f.name for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(_nearest(str(key), known, "train"))
     return parse_run([], settings)
 
 
@@ -136,6 +132,9 @@ def parse_settings(
     parser.error = refuse  # pyright: ignore[reportAttributeAccessIssue]  # one sentence, without the usage of pages
     known = {f.name for kind in kinds for f in fields(kind)}
     settings = dict(defaults or {})
+    for key in settings:
+        if key not in known:
+            raise ConfigError(_nearest(str(key), known, command))
     rest = list(argv)
     path = _take_config_flag(rest)
     if path is not None:
