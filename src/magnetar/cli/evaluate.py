@@ -25,6 +25,10 @@ def main(argv: list[str]) -> int:
     Raises:
         MagnetarError: Anything that the user can mend.
     """
+    if any(word == "--config" or word.startswith("--config=") for word in argv):
+        from magnetar.cli.suite import main as suite
+
+        return suite(argv)
     args = _parse(argv)
     for path in (args.json, args.html):
         if path is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from magnetar.errors import DataError, JudgeError
 from magnetar.types import Prompt
 
-__all__ = ["Matchup", "Responses", "sample_records"]
+__all__ = ["Matchup", "Responses", "drawn_rows", "sample_records"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,29 @@ class Matchup:
         }
 
 
+def drawn_rows(prompts: int, categories: Sequence[str] | None, count: int, seed: int) -> list[int]:
+    """Draw prompts at random, categories in turn: no picking of good ones.
+
+    Args:
+        prompts: How many there are.
+        categories: One label for each; None without.
+        count: How many to draw; all, in random order, if there are fewer.
+        seed: Of the draw.
+
+    Returns:
+        Rows.
+    """
+    order = np.random.default_rng(seed).permutation(prompts).tolist()
+    taken: dict[str, int] = {}
+    turns: list[tuple[int, int]] = []
+    for row in order:
+        label = "" if categories is None else categories[row]
+        turns.append((taken.get(label, 0), row))
+        taken[label] = taken.get(label, 0) + 1
+    turns.sort(key=lambda turn: turn[0])
+    return [row for _, row in turns[: max(count, 0)]]
+
+
 def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     """Draw prompts at random, categories in turn, with the first response of both players: no picking of good ones.
 
@@ -145,14 +168,7 @@ def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[
         Objects with ``prompt``, ``category`` (may be None), ``policy``, ``opponent`` and ``win_prob``, the probability
         that the shown response of the policy beats the shown one of the opponent (None where the judge gave no answer).
     """
-    order = np.random.default_rng(seed).permutation(len(matchup.prompts)).tolist()
-    labels = matchup.categories or [""] * len(order)
-    taken: dict[str, int] = {}
-    turns: list[tuple[int, int]] = []
-    for row in order:
-        turns.append((taken.get(labels[row], 0), row))
-        taken[labels[row]] = taken.get(labels[row], 0) + 1
-    turns.sort(key=lambda turn: turn[0])
+    rows = drawn_rows(len(matchup.prompts), matchup.categories, count, seed)
     return [
         {
             "prompt": matchup.prompts[row],
@@ -161,5 +177,5 @@ def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[
             "opponent": matchup.opponent.texts[row][0],
             "win_prob": None if np.isnan(value := matchup.win_prob_BGH[row, 0, 0]) else float(value),
         }
-        for _, row in turns[: max(count, 0)]
+        for row in rows
     ]

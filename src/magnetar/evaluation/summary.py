@@ -10,7 +10,7 @@ from magnetar.evaluation.degeneracy import Degeneracy, degeneracy
 from magnetar.evaluation.intervals import Estimate, estimate_mean
 from magnetar.evaluation.matchup import Matchup, Responses
 
-__all__ = ["CategorySummary", "MatchupSummary", "SideSummary", "summarize"]
+__all__ = ["CategorySummary", "MatchupSummary", "SideSummary", "side_summary", "summarize"]
 
 _TIE = 1e-9
 
@@ -145,8 +145,8 @@ def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95,
             "wins": float(((win_prob > 0.5) & ~ties).mean()),
             "ties": float(ties.mean()),
             "losses": float(((win_prob < 0.5) & ~ties).mean()),
-            "policy": _side(part.policy_name, part.policy),
-            "opponent": _side(part.opponent_name, part.opponent),
+            "policy": side_summary(part.policy_name, part.policy),
+            "opponent": side_summary(part.opponent_name, part.opponent),
         }
 
     answered = {name: part for name, part in matchup.by_category().items() if not np.isnan(part.win_prob_B).all()}
@@ -161,7 +161,16 @@ def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95,
     )
 
 
-def _side(name: str, responses: Responses) -> SideSummary:
+def side_summary(name: str, responses: Responses) -> SideSummary:
+    """Reduce one player's responses to figures.
+
+    Args:
+        name: What the player is called.
+        responses: Its responses.
+
+    Returns:
+        The figures.
+    """
     texts = [text for group in responses.texts for text in group]
     return SideSummary(
         name=name,
