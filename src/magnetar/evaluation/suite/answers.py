@@ -31,7 +31,7 @@ class AnsweredPrompts:
 
 def refuse_uncovered(
     players: Mapping[str, StreamingPlayer], prompts: Sequence[Prompt], responses: int, missing: str
-) -> None:
+) -> list[int]:
     """Refuse files of responses that do not cover the prompts, before anything is generated.
 
     Args:
@@ -39,6 +39,9 @@ def refuse_uncovered(
         prompts: What is to be answered.
         responses: Responses to each prompt.
         missing: "error", or "skip" for leaving such prompts out; at least one prompt must be left then.
+
+    Returns:
+        Rows of the prompts that all files answer.
 
     Raises:
         DataError: Prompts without an answer, or none that all files answer.
@@ -54,6 +57,7 @@ def refuse_uncovered(
             f"none of the {len(prompts)} prompts is answered {responses} times by all files of responses; prompts must "
             "equal the dataset's exactly"
         )
+    return sorted(left)
 
 
 def answer_prompts(

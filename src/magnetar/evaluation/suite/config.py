@@ -72,14 +72,15 @@ class PromptsConfig:
         split: Its split; "test" of the embedded prompts by default.
         limit: So many prompts, drawn with ``seed``; all by default.
         seed: Of the draw.
-        categories: "auto" (where the dataset has the column ``category``), "required" or "none".
+        categories: "auto" (where the dataset has the column ``category``), "required", "none", or names of those that
+            are wanted alone.
     """
 
     dataset: str
     split: str | None = None
     limit: int | None = None
     seed: int = 0
-    categories: str = "auto"
+    categories: str | tuple[str, ...] = "auto"
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,8 @@ def _check_numbers(config: SuiteConfig) -> None:
         checked_integer("prompts: limit", config.prompts.limit, 1)
     checked_integer("prompts: seed", config.prompts.seed, 0)
     _text("prompts: dataset", config.prompts.dataset)
-    _choice("prompts: categories", config.prompts.categories, CATEGORIES)
+    if isinstance(config.prompts.categories, str):
+        _choice("prompts: categories", config.prompts.categories, CATEGORIES)
     checked_integer("intervals: bootstrap", config.intervals.bootstrap, 100)
     confidence = config.intervals.confidence
     if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0.0 < confidence < 1.0:

@@ -15,7 +15,7 @@ from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.resampling import Resampling
 from magnetar.evaluation.judging.statistics import sides
 from magnetar.evaluation.length_control import influence_values, length_controlled_rate
-from magnetar.evaluation.matchup import Responses
+from magnetar.evaluation.matchup import Responses, answered_comparisons
 from magnetar.evaluation.suite.results import CategoryWinRate, MatchupRecord
 
 __all__ = ["JudgedMatchup", "matchup_record", "rows_by_category"]
@@ -147,7 +147,7 @@ def _length_controlled(
     values = []
     for mine, row in zip(whole.policy_runs, whole.judged, strict=True):
         for theirs, judged in zip(whole.opponent_runs, row, strict=True):
-            win_prob_N, length_N, cluster_N = _comparisons(mine, theirs, judged.win_prob_BGH)
+            win_prob_N, length_N, cluster_N = answered_comparisons(mine, theirs, judged.win_prob_BGH)
             if single:
                 return length_controlled_rate(win_prob_N, length_N, cluster_N, resampling)
             value = influence_values(win_prob_N, length_N, cluster_N)
@@ -162,15 +162,3 @@ def _length_controlled(
         confidence=intervals.confidence,
         seed=intervals.seed,
     )
-
-
-def _comparisons(
-    mine: Responses, theirs: Responses, win_prob_BGH: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
-    """Answered comparisons: win probability, difference of the lengths in characters, row of the prompt."""
-    lengths = [
-        np.array([[len(text) for text in group] for group in side.texts], dtype=np.float64) for side in (mine, theirs)
-    ]
-    difference_BGH = lengths[0][:, :, None] - lengths[1][:, None, :]
-    answered = ~np.isnan(win_prob_BGH)
-    return win_prob_BGH[answered], difference_BGH[answered], np.nonzero(answered)[0]

@@ -11,8 +11,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from magnetar.data import load_prompts
-from magnetar.errors import ConfigError, DataError, JudgeError
+from magnetar.errors import ConfigError, JudgeError
 from magnetar.evaluation.asking import GroupAsker, JudgedGroups, sees_order
+from magnetar.evaluation.categories import require_categories, select_categories
 from magnetar.evaluation.comparison.round_robin import WinRates, mean_of_answered, needed_comparisons
 from magnetar.evaluation.matchup import Responses, drawn_rows
 from magnetar.evaluation.players import GenerationRequest, rendering_note
@@ -78,14 +79,13 @@ def load_suite_prompts(config: SuiteConfig) -> tuple[list[Prompt], list[str] | N
     """
     asked = config.prompts
     dataset = load_prompts(asked.dataset, asked.split or ("test" if asked.dataset == "demo" else None))
+    if isinstance(asked.categories, tuple):
+        dataset = select_categories(dataset, asked.categories, asked.dataset)
+    elif asked.categories == "required":
+        require_categories(dataset, asked.dataset)
     if asked.limit is not None and asked.limit < len(dataset):
         dataset = dataset.shuffle(seed=asked.seed).select(range(asked.limit))
     has = "category" in dataset.column_names
-    if asked.categories == "required" and not has:
-        raise DataError(
-            f"{asked.dataset} has no column 'category', but categories are required; add the column, or leave "
-            "categories out"
-        )
     return dataset["prompt"][:], dataset["category"][:] if has and asked.categories != "none" else None
 
 
