@@ -77,7 +77,7 @@ def read_comparison(path: Path) -> ComparisonResult:
                     label: [CurvePoint(**{**point, "win_rate": _estimate(point["win_rate"])}) for point in points]
                     for label, points in record["curves"].items()
                 },
-                "samples": [SampleRecord(**one) for one in record.get("samples", ())],
+                "samples": tuple(SampleRecord(**one) for one in record.get("samples", ())),
             }
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -117,7 +117,7 @@ def _rate_figures(result: ComparisonResult) -> list[Figure]:
         drawing = interval_bars("Win rate of each method against the reference, with intervals", reference, WIN_RATE)
         figures.append(Figure("Against the reference", drawing, unit="win rate"))
     if others:
-        drawing = interval_bars("Mean win rate of each line against the other methods, with intervals", others, WIN_RATE)
+        drawing = interval_bars("Mean win rate against the other methods, with intervals", others, WIN_RATE)
         figures.append(Figure("Against the other methods", drawing, unit="mean win rate"))
     return figures
 

@@ -138,7 +138,7 @@ def _stage_sections(data: PipelineData) -> list[Section]:
         )
     figures += [figure for name, log in data.logs.items() for figure in _log_figures(name, log)]
     table = Table(["stage", "finished", "minutes", "seeds", "figures"], rows)
-    return [Section("Stages", "", [table], figures)]
+    return [Section("Stages", "", figures, [table])]
 
 
 def _log_figures(name: str, log: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -142,12 +142,12 @@ def _better(judge: str, rates: Mapping[str, Estimate], reference: str) -> str:
     worse = [name for name, rate in rates.items() if rate.high is not None and rate.high < 0.5]
     told = []
     if better:
-        told.append(f"prefers {in_words(better)} to {reference}")
+        told.append(f"{in_words(better)} to {reference}")
     if worse:
-        told.append(f"prefers {reference} to {in_words(worse)}")
+        told.append(f"{reference} to {in_words(worse)}")
     if not told:
-        return f"{judge} is not shown to prefer any policy to {reference}."
-    return f"{judge} {' and '.join(told)}."
+        return f"The judge “{judge}” is not shown to prefer any policy to {reference}, nor {reference} to any."
+    return f"The judge “{judge}” prefers {', and '.join(told)}."
 
 
 def _safer(result: SuiteResult) -> list[str]:
@@ -157,11 +157,13 @@ def _safer(result: SuiteResult) -> list[str]:
         lower = [name for name, one in changes.items() if one.high is not None and one.high < 0.0]
         higher = [name for name, one in changes.items() if one.low is not None and one.low > 0.0]
         if lower:
-            told.append(f"By {judge}, {in_words(lower)} cost less than {result.reference}.")
+            told.append(f"By the cost model “{judge}”, {in_words(lower)} cost less than {result.reference}.")
         if higher:
-            told.append(f"By {judge}, {in_words(higher)} cost more than {result.reference}.")
+            told.append(f"By the cost model “{judge}”, {in_words(higher)} cost more than {result.reference}.")
         if changes and not lower and not higher:
-            told.append(f"By {judge}, no policy is shown to cost less or more than {result.reference}.")
+            told.append(
+                f"By the cost model “{judge}”, no policy is shown to cost less or more than {result.reference}."
+            )
     return told
 
 
@@ -201,7 +203,7 @@ def _looks(result: SuiteResult) -> list[Section]:
     header = ["", "tokens", "characters", "cut off", "empty", "canned", "looping", "distinct words", "distinct pairs"]
     rows = [[name, *_side(one)] for name, one in shown.items()]
     note = "Means. Canned: the same text to different prompts. Looping: word triples said before. Distinct: of all."
-    return [Section("What the answers look like", "", [Table(header, rows, note)])]
+    return [Section("What the answers look like", "", tables=[Table(header, rows, note)])]
 
 
 def _side(one: SideSummary) -> Sequence[str]:

@@ -48,7 +48,11 @@ CHINESE = "抱歉,我不能提供这方面的帮助。如果你正处于危险�
 def example_suite(reference: str | None = "SFT", policies: tuple[str, ...] = POLICIES) -> SuiteResult:
     """The suite; without a reference nothing is compared with one."""
     rng = np.random.default_rng(0)
-    judges = {"preference": "pairwise:models/preference", "cost": "cost:models/cost", "gpt": {"kind": "llm", "model": "m"}}
+    judges = {
+        "preference": "pairwise:models/preference",
+        "cost": "cost:models/cost",
+        "gpt": {"kind": "llm", "model": "m"},
+    }
     return SuiteResult(
         policies={name: PolicyRecord((f"runs/{name}",), "adapter", (), _side(name)) for name in policies},
         reference=reference,
@@ -129,7 +133,10 @@ def _costs(rng: np.random.Generator, policy: str) -> CostRecord:
     return CostRecord(
         "cost", policy, 320, _estimate(costs), safe, Histogram(tuple(map(float, edges)), tuple(map(int, counts))),
         change, None if change is None else _estimate((costs < 0) - 0.31),
-        {name: CategoryCost(40, _estimate(part), _estimate(part < 0)) for name, part in zip(CATEGORIES, parts, strict=True)},
+        {
+            name: CategoryCost(40, _estimate(part), _estimate(part < 0))
+            for name, part in zip(CATEGORIES, parts, strict=True)
+        },
     )  # fmt: skip
 
 

@@ -79,16 +79,22 @@ def interval_bars(
     return Drawing(frame(title, PHONE_WIDTH, floor + AXIS, parts), ("", measure.name), rows)
 
 
-def grouped_bars(title: str, groups: Mapping[str, Mapping[str, Estimate | None]], measure: Measure) -> Drawing:
+def grouped_bars(
+    title: str,
+    groups: Mapping[str, Mapping[str, Estimate | None]],
+    measure: Measure,
+    tones: Mapping[str, int] | None = None,
+) -> Drawing:
     """Draw thin bars with intervals in groups: in each group one bar for each series, in the same order and colour.
 
     Args:
         title: What is drawn.
         groups: Values by series, by group.
         measure: What they are.
+        tones: Colour of each series, from 1; by their order where not given.
 
     Returns:
-        The drawing; colours of the series are those of their order, from 1.
+        The drawing.
     """
     series = list(dict.fromkeys(name for values in groups.values() for name in values))
     known = [one for values in groups.values() for one in values.values() if one is not None]
@@ -105,7 +111,8 @@ def grouped_bars(title: str, groups: Mapping[str, Mapping[str, Estimate | None]]
                 continue
             place = top + NAME + (THIN + THIN_GAP) * number
             words = f"{group}, {name}: {measure.told(one)}"
-            parts.append(_bar(scale, measure, one, place, THIN, f"tone-{number % TONES + 1}", words))
+            tone = (tones or {}).get(name, number % TONES + 1)
+            parts.append(_bar(scale, measure, one, place, THIN, f"tone-{tone}", words))
             parts.append(_value(scale, measure, one, place + THIN))
     rows = tuple((group, *(measure.told(values.get(name)) for name in series)) for group, values in groups.items())
     return Drawing(frame(title, PHONE_WIDTH, floor + AXIS, parts), ("", *series), rows)

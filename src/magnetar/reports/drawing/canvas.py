@@ -72,7 +72,7 @@ def frame(title: str, width: float, height: float, parts: Sequence[str], *, natu
 
 
 def label_lines(label: str, letters: int, lines: int = 2) -> list[str]:
-    """Break a label at spaces, underscores, hyphens and slashes into lines of at most so many letters.
+    """Break a label at spaces and signs between words into lines of at most so many letters.
 
     Args:
         label: The label.
@@ -85,7 +85,7 @@ def label_lines(label: str, letters: int, lines: int = 2) -> list[str]:
     words, word = [], ""
     for letter in label:
         word += letter
-        if letter in " _-/":
+        if letter in " _-/:=":
             words.append(word)
             word = ""
     told = [""]

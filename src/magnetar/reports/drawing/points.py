@@ -36,7 +36,12 @@ class Stop:
 
 
 def point_curves(
-    title: str, places: Sequence[str], series: Mapping[str, Sequence[Estimate | None]], *, line_at: float | None = 0.5
+    title: str,
+    places: Sequence[str],
+    series: Mapping[str, Sequence[Estimate | None]],
+    *,
+    line_at: float | None = 0.5,
+    tones: Mapping[str, int] | None = None,
 ) -> Drawing:
     """Draw shares over places in their order, one curve for each series.
 
@@ -45,6 +50,7 @@ def point_curves(
         places: Labels of the horizontal axis.
         series: One share for each place, by name; None where there is none.
         line_at: Where to draw a dashed line; None for nowhere.
+        tones: Colour of each series, from 1; by their order where not given.
 
     Returns:
         The drawing.
@@ -53,7 +59,7 @@ def point_curves(
     y, parts, floor = _axes(places, known, line_at)
     step = _step(len(places))
     for number, (name, values) in enumerate(series.items()):
-        tone = number % TONES + 1
+        tone = (tones or {}).get(name, number % TONES + 1)
         shift = SHIFT * (number - (len(series) - 1) / 2)
         points = [
             (LEFT + step * (at + 0.5) + shift, one, place)

@@ -11,14 +11,18 @@ from magnetar.reports.svg import nice_ticks
 __all__ = ["MIN_AXES", "polygon_points", "radar"]
 
 MIN_AXES = 3  # fewer directions make no area
-CENTRE_X, CENTRE_Y, RADIUS = PHONE_WIDTH / 2, 150.0, 98.0
-HEIGHT, LINE = 304.0, 12.0
-LETTERS = 15
+CENTRE_X, CENTRE_Y, RADIUS = PHONE_WIDTH / 2, 136.0, 98.0
+HEIGHT, LINE = 276.0, 12.0
+LETTERS = 13
 DASHES = ("", "6 3", "2 2.5", "8 3 2 3")
 
 
 def radar(
-    title: str, axes: Sequence[str], series: Mapping[str, Sequence[float | None]], tones: Sequence[int] = ()
+    title: str,
+    axes: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    tones: Sequence[int] = (),
+    within: Sequence[float] = (),
 ) -> Drawing:
     """Draw shares in several directions; the rim and the centre are round numbers around all values and one half.
 
@@ -27,12 +31,13 @@ def radar(
         axes: Names of the directions, at least three, clockwise from above.
         series: Shares in those directions, by name; None breaks the polygon.
         tones: Colour of each series, from 1; by their order where empty.
+        within: Values that the scale holds too, so that several radars have one scale.
 
     Returns:
         The drawing.
     """
-    known = [value for values in series.values() for value in values if value is not None]
-    ticks = [tick for tick in nice_ticks(max(min([*known, 0.5]) - 0.02, 0.0), min(max([*known, 0.5]) + 0.02, 1.0), 4)]
+    known = [0.5, *within, *(value for values in series.values() for value in values if value is not None)]
+    ticks = nice_ticks(max(min(known) - 0.02, 0.0), min(max(known) + 0.02, 1.0), 5)
     low, high = ticks[0], ticks[-1]
     parts = []
     for tick in ticks[1:]:
@@ -58,9 +63,12 @@ def radar(
                     f'<circle class="curve tone-{tone}" cx="{point[0]:.1f}" cy="{point[1]:.1f}" r="2.6">'
                     f"<title>{escape(words)}</title></circle>"
                 )
+    # Numbers stand between the first two directions, where no name is.
+    angle = math.pi / len(axes)
     for tick in ticks:
-        y = CENTRE_Y - RADIUS * (tick - low) / (high - low)
-        parts.append(f'<text class="tick halo" x="{CENTRE_X + 3}" y="{y + 3.5:.1f}">{tick:.0%}</text>')
+        reach = RADIUS * (tick - low) / (high - low) * math.cos(angle)
+        x, y = CENTRE_X + reach * math.sin(angle), CENTRE_Y - reach * math.cos(angle)
+        parts.append(f'<text class="tick halo" x="{x:.1f}" y="{y + 3.5:.1f}" text-anchor="middle">{tick:.0%}</text>')
     rows = tuple((axis, *(percent(values[at]) for values in series.values())) for at, axis in enumerate(axes))
     return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", *series), rows)
 

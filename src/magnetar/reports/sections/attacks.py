@@ -93,7 +93,7 @@ def _section(result: SuiteResult, title: str, reads: str, records: Sequence[Atta
         ["", "attack", "unsafe share", "change to no attack", "mean cost"], rows, "Changes are paired by prompt."
     )
     seen = "the request as it was before the attack" if reads == "original" else "the request as it was attacked"
-    return Section(title, f"The cost model reads the response beside {seen}.", [table], figures)
+    return Section(title, f"The cost model reads the response beside {seen}.", figures, [table])
 
 
 def _share(record: AttackRecord | None) -> Estimate | None:

@@ -22,7 +22,7 @@ def benchmark_section(result: SuiteResult) -> list[Section]:
     policies = [name for name in result.policies if any(one.policy == name for one in result.benchmarks)]
     header = ["", *(f"{task}, {metric}{f' ({settings})' if settings else ''}" for task, metric, settings in columns)]
     rows = [[policy, *(_figure(cells.get((policy, column))) for column in columns)] for policy in policies]
-    return [Section("General benchmarks", "", [Table(header, rows, "± is the harness's standard error.")])]
+    return [Section("General benchmarks", "", tables=[Table(header, rows, "± is the harness's standard error.")])]
 
 
 def _figure(record: BenchmarkRecord | None) -> str:

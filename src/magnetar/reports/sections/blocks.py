@@ -4,9 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from magnetar.evaluation.intervals import Estimate
-from magnetar.reports.drawing.canvas import Drawing
+from magnetar.evaluation.suite import SuiteResult
+from magnetar.reports.drawing.canvas import TONES, Drawing
 
-__all__ = ["Claim", "Figure", "Section", "Table", "confidence_words", "in_words", "interval_words", "judge_title"]
+__all__ = [
+    "Claim",
+    "Figure",
+    "Section",
+    "Table",
+    "confidence_words",
+    "in_words",
+    "interval_words",
+    "judge_title",
+    "policy_tones",
+]
 
 
 @dataclass(frozen=True)
@@ -18,7 +29,8 @@ class Figure:
         drawing: The picture and its table.
         unit: In which unit.
         hint: How to read it.
-        legend: Names of the colours, from the first.
+        legend: Names of the colours.
+        tones: The colours, from 1; by their order where empty.
         wide: Whether it may take the whole width and be scrolled, as a matrix is.
     """
 
@@ -27,7 +39,13 @@ class Figure:
     unit: str = ""
     hint: str = ""
     legend: Sequence[str] = ()
+    tones: Sequence[int] = ()
     wide: bool = False
+
+    @property
+    def key(self) -> list[tuple[str, int]]:
+        """Names with the numbers of their colours."""
+        return [(name, self.tones[at] if self.tones else at % TONES + 1) for at, name in enumerate(self.legend)]
 
 
 @dataclass(frozen=True)
@@ -52,14 +70,14 @@ class Section:
     Attributes:
         title: The heading.
         intro: One or more sentences below it.
-        tables: First.
-        figures: Then.
+        figures: First.
+        tables: Then; long ones are folded.
     """
 
     title: str
     intro: str = ""
-    tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,11 @@ def interval_words(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return estimate.note or "no interval"
     return f"{estimate.low:.1%} to {estimate.high:.1%}"
+
+
+def policy_tones(result: SuiteResult) -> dict[str, int]:
+    """Colour of each policy, the same on the whole page."""
+    return {name: at % TONES + 1 for at, name in enumerate(result.policies)}
 
 
 def judge_title(title: str, judge: str, judges: Sequence[str]) -> str:

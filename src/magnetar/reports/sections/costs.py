@@ -2,10 +2,11 @@
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import CostRecord, SuiteResult
-from magnetar.reports.drawing.bars import Measure, grouped_bars, interval_bars
+from magnetar.reports.drawing.bars import Measure, interval_bars
 from magnetar.reports.drawing.canvas import percent_words
 from magnetar.reports.drawing.distribution import CostHistogram, cost_distributions, number_words
-from magnetar.reports.sections.blocks import Figure, Section, Table, confidence_words, judge_title
+from magnetar.reports.sections.blocks import Figure, Section, Table, confidence_words, judge_title, policy_tones
+from magnetar.reports.sections.matchups import category_bars
 from magnetar.reports.svg import compact
 
 __all__ = ["cost_judges", "cost_records", "cost_sections"]
@@ -65,13 +66,13 @@ def _section(result: SuiteResult, judge: str, judges: list[str]) -> Section:
             unit="higher is safer",
         )
     )
-    figures += _by_category(records, judge)
+    figures += _by_category(records, judge, policy_tones(result))
     return Section(
         judge_title("Costs", judge, judges),
         f"Costs of the cost model {judge}: lower is safer, below zero is safe. "
         f"{confidence_words([one.mean_cost for one in records.values()])} over prompts.",
-        tables=[_table(result, records)],
         figures=figures,
+        tables=[_table(result, records)],
     )
 
 
@@ -101,7 +102,7 @@ def _or_dash(estimate: Estimate | None) -> str:
     return "–" if estimate is None else number_words(estimate)
 
 
-def _by_category(records: dict[str, CostRecord], judge: str) -> list[Figure]:
+def _by_category(records: dict[str, CostRecord], judge: str, tones: dict[str, int]) -> list[Figure]:
     categories = sorted({name for one in records.values() for name in one.categories})
     if not categories:
         return []
@@ -117,5 +118,4 @@ def _by_category(records: dict[str, CostRecord], judge: str) -> list[Figure]:
     measure = Measure(
         "mean cost", 0.0, min([0.0, *ends]), max([0.0, *ends]), compact, lambda value: f"{value:.2f}", number_words
     )
-    drawing = grouped_bars(f"Mean cost by category under {judge}", groups, measure)
-    return [Figure("Mean cost by category", drawing, unit="lower is safer", legend=list(records))]
+    return category_bars(f"Mean cost by category under {judge}", groups, measure, tones)

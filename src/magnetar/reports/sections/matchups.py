@@ -1,6 +1,7 @@
 """Win rates: against the reference and against each other, outcomes, ablations, and by category."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import MatchupRecord, SuiteResult
@@ -8,11 +9,12 @@ from magnetar.reports.drawing.bars import Measure, grouped_bars, interval_bars, 
 from magnetar.reports.drawing.canvas import percent, percent_words
 from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.drawing.radar import MIN_AXES, radar
-from magnetar.reports.sections.blocks import Figure, Section, Table, confidence_words, judge_title
+from magnetar.reports.sections.blocks import Figure, Section, Table, confidence_words, judge_title, policy_tones
 
-__all__ = ["WIN_RATE", "against", "category_sections", "matchup_judges", "matchup_sections"]
+__all__ = ["WIN_RATE", "against", "category_bars", "category_sections", "matchup_judges", "matchup_sections"]
 
 WIN_RATE = Measure("win rate", base=0.5, low=0.4, high=0.6)
+BARS_IN_A_FIGURE = 18
 RADAR_TOGETHER = 4  # more polygons than this hide each other
 PART_LETTERS = "One line at a time: among many, some miss by chance."
 
@@ -93,7 +95,7 @@ def _section(result: SuiteResult, judge: str, judges: Sequence[str]) -> Section:
     intro = (
         f"{confidence_words(list(rates.values()))} over prompts (and seeds, where there are several). {PART_LETTERS}"
     )
-    return Section(judge_title("Win rates", judge, judges), intro, tables=[_table(every)], figures=figures)
+    return Section(judge_title("Win rates", judge, judges), intro, figures, [_table(every)])
 
 
 def _shown(result: SuiteResult, judge: str) -> tuple[dict[str, MatchupRecord], str]:
@@ -106,6 +108,7 @@ def _shown(result: SuiteResult, judge: str) -> tuple[dict[str, MatchupRecord], s
 
 
 def _table(records: Mapping[str, MatchupRecord]) -> Table:
+    opponents = {one.opponent for one in records.values()}
     controlled = any(one.length_controlled or one.no_length_control for one in records.values())
     ordered = any(one.orders for one in records.values())
     masked = any(one.masked for one in records.values())
@@ -114,7 +117,7 @@ def _table(records: Mapping[str, MatchupRecord]) -> Table:
     header += ["unanswered"] if masked else []
     rows = []
     for name, one in records.items():
-        row = [name, percent_words(one.win_rate)]
+        row = [one.policy if len(opponents) == 1 else name, percent_words(one.win_rate)]
         if controlled:
             row.append(percent_words(one.length_controlled) if one.length_controlled else one.no_length_control or "–")
         row += [percent(one.wins), percent(one.ties), percent(one.losses), f"{one.prompts:,}"]
@@ -126,7 +129,7 @@ def _table(records: Mapping[str, MatchupRecord]) -> Table:
             )
         row += [f"{one.masked:,}"] if masked else []
         rows.append(row)
-    return Table(header, rows)
+    return Table(header, rows, f"Against {next(iter(opponents))}." if len(opponents) == 1 else "")
 
 
 def _matrix(result: SuiteResult, judge: str) -> Figure | None:
@@ -179,14 +182,9 @@ def category_sections(result: SuiteResult) -> list[Section]:
             for category in categories
         }
         names = list(with_categories)
-        figures = radars(f"Win rate{whom} by category under {judge}", groups, names)
-        figures.append(
-            Figure(
-                f"Win rate{whom}",
-                grouped_bars(f"Win rate{whom} by category under {judge}, with intervals", groups, WIN_RATE),
-                legend=names,
-            )
-        )
+        tones = policy_tones(result)
+        figures = radars(f"Win rate{whom} by category under {judge}", groups, names, tones)
+        figures += category_bars(f"Win rate{whom} by category under {judge}, with intervals", groups, WIN_RATE, tones)
         counts = {
             category: max(
                 one.categories[category].prompts for one in with_categories.values() if category in one.categories
@@ -199,13 +197,19 @@ def category_sections(result: SuiteResult) -> list[Section]:
     return sections
 
 
-def radars(title: str, groups: Mapping[str, Mapping[str, Estimate | None]], names: Sequence[str]) -> list[Figure]:
+def radars(
+    title: str,
+    groups: Mapping[str, Mapping[str, Estimate | None]],
+    names: Sequence[str],
+    tones: Mapping[str, int],
+) -> list[Figure]:
     """Up to four policies in one radar, more side by side; none with fewer than three categories.
 
     Args:
         title: What is drawn.
         groups: Win rate by policy, by category.
         names: The policies.
+        tones: Their colours.
 
     Returns:
         Figures.
@@ -217,8 +221,46 @@ def radars(title: str, groups: Mapping[str, Mapping[str, Estimate | None]], name
     }
     hint = "The dashed ring is one half. Bars beside it show how sure each value is."
     if len(names) <= RADAR_TOGETHER:
-        return [Figure("Radar", radar(title, list(groups), values), legend=names, hint=hint)]
+        own = [tones[name] for name in names]
+        return [Figure("Radar", radar(title, list(groups), values, own), legend=names, tones=own, hint=hint)]
+    every = [value for series in values.values() for value in series if value is not None]
     return [
-        Figure(name, radar(f"{title}: {name}", list(groups), {name: values[name]}, [at % 8 + 1]), hint=hint)
-        for at, name in enumerate(names)
+        Figure(name, radar(f"{title}: {name}", list(groups), {name: values[name]}, [tones[name]], every), hint=hint)
+        for name in names
+    ]
+
+
+def category_bars(
+    title: str,
+    groups: Mapping[str, Mapping[str, Estimate | None]],
+    measure: Measure,
+    tones: Mapping[str, int],
+) -> list[Figure]:
+    """Bars by category, a few categories in each figure, all on one scale.
+
+    Args:
+        title: What is drawn.
+        groups: Values by policy, by category.
+        measure: What they are.
+        tones: Colours of the policies.
+
+    Returns:
+        Figures.
+    """
+    known = [one for cells in groups.values() for one in cells.values() if one is not None]
+    scale, _ = measure.scale(known, 0.0, 1.0)
+    shared = replace(measure, low=scale.low, high=scale.high)
+    names = list(dict.fromkeys(name for cells in groups.values() for name in cells))
+    categories = list(groups)
+    each = max(1, BARS_IN_A_FIGURE // len(names))
+    parts = [categories[start : start + each] for start in range(0, len(categories), each)]
+    return [
+        Figure(
+            f"{part[0]} to {part[-1]}" if len(part) > 1 else part[0],
+            grouped_bars(f"{title}: {', '.join(part)}", {name: groups[name] for name in part}, shared, tones),
+            unit=measure.name,
+            legend=names,
+            tones=[tones[name] for name in names],
+        )
+        for part in parts
     ]

@@ -94,7 +94,7 @@ def _section(record: TournamentRecord, judges: Sequence[str]) -> Section:
         rows,
         "In resamples: the share of resamples of prompts in which the policy is part of the mixture.",
     )
-    return Section(judge_title("Tournament", record.judge, judges), _last_words(record), [table], figures)
+    return Section(judge_title("Tournament", record.judge, judges), _last_words(record), figures, [table])
 
 
 def _paths(record: TournamentRecord) -> list[Figure]:
