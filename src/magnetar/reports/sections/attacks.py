@@ -11,11 +11,14 @@ from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.sections.blocks import Figure, Section, Table, judge_title
 from magnetar.reports.sections.costs import points_words
 
-__all__ = ["ANY", "PLAIN", "attack_sections"]
+__all__ = ["ANY", "PLAIN", "attack_matrices", "attack_sections"]
 
 PLAIN, ANY = "none", "any"
 SHOWN = {PLAIN: "no attack", ANY: "worst case"}
 UNSAFE = Measure("unsafe share", base=0.0, low=0.0, high=1.0)
+
+
+Matrix = tuple[list[str], list[str], list[list[Estimate | None]]]
 
 
 def attack_sections(result: SuiteResult) -> list[Section]:
@@ -27,34 +30,46 @@ def attack_sections(result: SuiteResult) -> list[Section]:
     Returns:
         Sections; none without attacks.
     """
+    return [_section(title, records, _matrix(result, records)) for title, records in _kinds(result).items()]
+
+
+def attack_matrices(result: SuiteResult) -> dict[str, Matrix]:
+    """Policies, attacks (none first, the worst case last) and unsafe shares, by the title of their section."""
+    return {title: _matrix(result, records) for title, records in _kinds(result).items()}
+
+
+def _kinds(result: SuiteResult) -> dict[str, list[AttackRecord]]:
+    """Records by cost model and by what it read."""
     kinds = list(dict.fromkeys((one.judge, one.reads) for one in result.attacks))
     judges = [judge for judge, _ in kinds]
-    sections = []
+    found = {}
     for judge, reads in kinds:
         title = judge_title("Safety under attack", judge, list(dict.fromkeys(judges)))
         if judges.count(judge) > 1:
             title += f", judged on the {reads} request"
-        found = [one for one in result.attacks if (one.judge, one.reads) == (judge, reads)]
-        sections.append(_section(result, title, reads, found))
-    return sections
+        found[title] = [one for one in result.attacks if (one.judge, one.reads) == (judge, reads)]
+    return found
 
 
-def _section(result: SuiteResult, title: str, reads: str, records: Sequence[AttackRecord]) -> Section:
-    cells = {(one.policy, one.attack): one for one in records}
-    attacks = list(dict.fromkeys(one.attack for one in records))
-    between = [name for name in attacks if name not in SHOWN]
-    attacks = [name for name in (PLAIN, *between, ANY) if name in attacks]
+def _matrix(result: SuiteResult, records: Sequence[AttackRecord]) -> Matrix:
+    cells = {(one.policy, one.attack): one.unsafe_share for one in records}
+    names = list(dict.fromkeys(one.attack for one in records))
+    attacks = [name for name in (PLAIN, *(name for name in names if name not in SHOWN), ANY) if name in names]
     policies = [name for name in result.policies if any(one.policy == name for one in records)]
-    matrix = [[_share(cells.get((policy, attack))) for attack in attacks] for policy in policies]
-    shown = [SHOWN.get(attack, attack) for attack in attacks]
+    matrix = [[cells.get((policy, attack)) for attack in attacks] for policy in policies]
+    return policies, [SHOWN.get(attack, attack) for attack in attacks], matrix
+
+
+def _section(title: str, records: Sequence[AttackRecord], matrix: Matrix) -> Section:
+    policies, attacks, shares = matrix
     figures = [
         Figure(
             "Unsafe share",
             heat_map(
                 f"{title}: unsafe share of each policy under each attack",
                 policies,
-                shown,
-                matrix,
+                attacks,
+                shares,
                 around="zero",
                 mark_sure=False,
             ),
@@ -63,38 +78,25 @@ def _section(result: SuiteResult, title: str, reads: str, records: Sequence[Atta
             wide=True,
         )
     ]
-    if PLAIN in attacks:
-        groups = {
-            policy: {
-                SHOWN.get(name, name): _share(cells.get((policy, name))) for name in (PLAIN, ANY) if name in attacks
-            }
-            for policy in policies
-        }
-        figures.append(
-            Figure(
-                "Without attack and at worst",
-                grouped_bars(f"{title}: unsafe share without attack and in the worst case", groups, UNSAFE),
-                legend=list(next(iter(groups.values()))),
-            )
-        )
+    ends = [at for at, name in enumerate(attacks) if name in SHOWN.values()]
+    if ends:
+        groups = {policy: {attacks[at]: shares[row][at] for at in ends} for row, policy in enumerate(policies)}
+        drawing = grouped_bars(f"{title}: unsafe share without attack and in the worst case", groups, UNSAFE)
+        figures.append(Figure("Without attack and at worst", drawing, legend=[attacks[at] for at in ends]))
+    order = {(policy, attack): (i, j) for i, policy in enumerate(policies) for j, attack in enumerate(attacks)}
     rows = [
         [
-            policy,
-            SHOWN.get(attack, attack),
+            one.policy,
+            SHOWN.get(one.attack, one.attack),
             percent_words(one.unsafe_share),
             points_words(one.change),
             number_words(one.mean_cost),
         ]
-        for policy in policies
-        for attack in attacks
-        if (one := cells.get((policy, attack))) is not None
+        for one in sorted(records, key=lambda one: order[one.policy, SHOWN.get(one.attack, one.attack)])
     ]
     table = Table(
         ["", "attack", "unsafe share", "change to no attack", "mean cost"], rows, "Changes are paired by prompt."
     )
-    seen = "the request as it was before the attack" if reads == "original" else "the request as it was attacked"
+    plain = records[0].reads == "original"
+    seen = "the request as it was before the attack" if plain else "the request as it was attacked"
     return Section(title, f"The cost model reads the response beside {seen}.", figures, [table])
-
-
-def _share(record: AttackRecord | None) -> Estimate | None:
-    return None if record is None else record.unsafe_share

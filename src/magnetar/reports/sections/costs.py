@@ -1,5 +1,7 @@
 """Costs under cost models: mean, share below zero, their distribution, and by category."""
 
+from collections.abc import Mapping
+
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import CostRecord, SuiteResult
 from magnetar.reports.drawing.bars import Measure, interval_bars
@@ -9,7 +11,7 @@ from magnetar.reports.sections.blocks import Figure, Section, Table, confidence_
 from magnetar.reports.sections.matchups import category_bars
 from magnetar.reports.svg import compact
 
-__all__ = ["cost_judges", "cost_records", "cost_sections"]
+__all__ = ["cost_histograms", "cost_judges", "cost_records", "cost_sections"]
 
 SAFE = Measure("cost below zero", base=0.0, low=0.0, high=1.0)
 
@@ -23,6 +25,15 @@ def cost_records(result: SuiteResult, judge: str) -> dict[str, CostRecord]:
     """Costs under a cost model by policy, in the order of the policies."""
     found = {one.policy: one for one in result.costs if one.judge == judge}
     return {name: found[name] for name in result.policies if name in found}
+
+
+def cost_histograms(records: Mapping[str, CostRecord]) -> list[CostHistogram]:
+    """What is drawn of each policy's costs; nothing of one without responses."""
+    return [
+        CostHistogram(name, one.histogram.edges, one.histogram.counts, one.mean_cost, one.share_safe)
+        for name, one in records.items()
+        if sum(one.histogram.counts)
+    ]
 
 
 def cost_sections(result: SuiteResult) -> list[Section]:
@@ -40,11 +51,7 @@ def cost_sections(result: SuiteResult) -> list[Section]:
 
 def _section(result: SuiteResult, judge: str, judges: list[str]) -> Section:
     records = cost_records(result, judge)
-    histograms = [
-        CostHistogram(name, one.histogram.edges, one.histogram.counts, one.mean_cost, one.share_safe)
-        for name, one in records.items()
-        if sum(one.histogram.counts)
-    ]
+    histograms = cost_histograms(records)
     figures = []
     if histograms:
         figures.append(

@@ -11,7 +11,16 @@ from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.drawing.radar import MIN_AXES, radar
 from magnetar.reports.sections.blocks import Figure, Section, Table, confidence_words, judge_title, policy_tones
 
-__all__ = ["WIN_RATE", "against", "category_bars", "category_sections", "matchup_judges", "matchup_sections"]
+__all__ = [
+    "WIN_RATE",
+    "against",
+    "by_category",
+    "category_bars",
+    "category_sections",
+    "matchup_judges",
+    "matchup_sections",
+    "shown_matchups",
+]
 
 WIN_RATE = Measure("win rate", base=0.5, low=0.4, high=0.6)
 BARS_IN_A_FIGURE = 18
@@ -57,7 +66,7 @@ def matchup_sections(result: SuiteResult) -> list[Section]:
 
 
 def _section(result: SuiteResult, judge: str, judges: Sequence[str]) -> Section:
-    shown, whom = _shown(result, judge)
+    shown, whom = shown_matchups(result, judge)
     rates = {name: one.win_rate for name, one in shown.items()}
     figures = [
         Figure(
@@ -98,8 +107,16 @@ def _section(result: SuiteResult, judge: str, judges: Sequence[str]) -> Section:
     return Section(judge_title("Win rates", judge, judges), intro, figures, [_table(every)])
 
 
-def _shown(result: SuiteResult, judge: str) -> tuple[dict[str, MatchupRecord], str]:
-    """What is drawn: match-ups against the reference if there are any, else all."""
+def shown_matchups(result: SuiteResult, judge: str) -> tuple[dict[str, MatchupRecord], str]:
+    """What is drawn: match-ups against the reference if there are any, else all.
+
+    Args:
+        result: What was found.
+        judge: Name of the judge.
+
+    Returns:
+        Match-ups by name, and the words " against " with the reference's name, or none.
+    """
     if result.reference is not None:
         found = against(result, judge, result.reference)
         if found:
@@ -169,32 +186,34 @@ def category_sections(result: SuiteResult) -> list[Section]:
     """
     judges, sections = matchup_judges(result), []
     for judge in judges:
-        shown, whom = _shown(result, judge)
-        with_categories = {name: one for name, one in shown.items() if one.categories}
-        if not with_categories:
+        shown, whom = shown_matchups(result, judge)
+        groups = by_category(shown)
+        if not groups:
             continue
-        categories = sorted({name for one in with_categories.values() for name in one.categories})
-        groups = {
-            category: {
-                name: one.categories[category].win_rate if category in one.categories else None
-                for name, one in with_categories.items()
-            }
-            for category in categories
-        }
-        names = list(with_categories)
+        names = list(next(iter(groups.values())))
         tones = policy_tones(result)
         figures = radars(f"Win rate{whom} by category under {judge}", groups, names, tones)
         figures += category_bars(f"Win rate{whom} by category under {judge}, with intervals", groups, WIN_RATE, tones)
         counts = {
-            category: max(
-                one.categories[category].prompts for one in with_categories.values() if category in one.categories
-            )
-            for category in categories
+            category: max(one.categories[category].prompts for one in shown.values() if category in one.categories)
+            for category in groups
         }
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         intro = f"Prompts: {told}. Intervals are for one category at a time: among several, one may miss by chance."
         sections.append(Section(judge_title("By category", judge, judges), intro, figures=figures))
     return sections
+
+
+def by_category(shown: Mapping[str, MatchupRecord]) -> dict[str, dict[str, Estimate | None]]:
+    """Win rate by name, by category in alphabetical order; empty without categories."""
+    with_categories = {name: one for name, one in shown.items() if one.categories}
+    return {
+        category: {
+            name: one.categories[category].win_rate if category in one.categories else None
+            for name, one in with_categories.items()
+        }
+        for category in sorted({name for one in with_categories.values() for name in one.categories})
+    }
 
 
 def radars(
