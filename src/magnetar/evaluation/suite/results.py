@@ -296,7 +296,8 @@ class ExploitabilityRecord:
 
     Attributes:
         policy: Name of the policy.
-        attacker: "best_of_n", "trained" or "best of both".
+        attacker: "best_of_n", "trained", or "best": the best of all of them, chosen on one half of the prompts and
+            measured on the other.
         win_rate: Of the attacker, in [0, 1].
         excess: ``win_rate`` above one half.
         judge: Name of the judge.
