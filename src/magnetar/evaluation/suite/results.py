@@ -396,7 +396,7 @@ SECTION_KEYS: Mapping[str, tuple[str, ...]] = {
     "tournament": ("judge",),
     "attacks": ("attack", "policy", "judge", "reads"),
     "benchmarks": ("policy", "task", "metric", "settings"),
-    "exploitability": ("policy", "attacker", "judge", "settings"),
+    "exploitability": ("policy", "judge"),  # attackers of a policy are compared with each other, so all are replaced
 }
 """What tells two records of a section apart: one that is measured again replaces the earlier one."""
 
