@@ -108,8 +108,8 @@ def load_prompts(
 def render_prompts(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of prompts up to where the response begins.
 
-    Chat turns go through the tokenizer's chat template, with the header of the assistant's turn at the end, or with that
-    turn left open where the last one is the assistant's; text is tokenised as it is. Neither gets a second
+    Chat turns go through the tokenizer's chat template, with the header of the assistant's turn at the end, or with
+    that turn left open where the last one is the assistant's; text is tokenised as it is. Neither gets a second
     beginning-of-sequence token, nor an end-of-sequence token.
 
     Args:

@@ -17,10 +17,12 @@ class Attacked:
         prompt: What the policy is given.
         begun: The beginning of the policy's answer that the prompt puts into its mouth; "" for none. A whole answer is
             this and what the policy adds.
+        asked: The prompt without that beginning.
     """
 
     prompt: Prompt
-    begun: str = ""
+    begun: str
+    asked: Prompt
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Conversation:
     def put_together(self) -> Attacked:
         """The prompt that this makes."""
         if self.turns is None:
-            return Attacked(f"{self.before}{self.request}{self.after}{_begun_text(self)}", self.begun)
-        turns = [dict(turn) for turn in self.turns] + [{"role": "user", "content": self.request}]
-        if self.begun:
-            turns.append({"role": "assistant", "content": self.begun})
-        return Attacked(turns, self.begun)
+            text = f"{self.before}{self.request}{self.after}"
+            return Attacked(f"{text}{_begun_text(self)}", self.begun, text)
+        turns = [*(dict(turn) for turn in self.turns), {"role": "user", "content": self.request}]
+        begun = [{"role": "assistant", "content": self.begun}] if self.begun else []
+        return Attacked([*turns, *begun], self.begun, turns)
 
 
 def take_apart(prompt: Prompt) -> Conversation:

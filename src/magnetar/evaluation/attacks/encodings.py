@@ -1,6 +1,6 @@
 """Attacks that write the request so that a reader can still make it out, and a filter of words cannot.
 
-Whether an answer is harmful must then be judged on the request in plain words: see `magnetar.evaluation.attacks.measure`.
+Whether an answer is harmful must then be judged on the request in plain words, as `measure_attacks` does.
 """
 
 import base64

@@ -97,8 +97,8 @@ class PrefixInjection(Attack):
 class Prefill(Attack):
     """The answer is begun by the attacker, and the policy goes on from there.
 
-    Only a policy whose prompt can be written token by token can be attacked so: models that are run here, not endpoints.
-    The judge reads the attacker's words as part of the answer.
+    Only a policy whose prompt can be written token by token can be attacked so: models that are run here, not
+    endpoints. The judge reads the attacker's words as part of the answer.
 
     Attributes:
         prefix: The words put into the policy's mouth.

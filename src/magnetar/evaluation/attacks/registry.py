@@ -60,8 +60,8 @@ def parse_attacks(specs: str | Sequence[str]) -> list[Attack]:
     """Attacks from their specs.
 
     Args:
-        specs: ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``, separated by commas or given one by one; ``A+B`` applies B to what A made; "all"
-            stands for every attack that needs no file.
+        specs: ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``, separated by commas or given one by one; ``A+B`` applies B to
+            what A made; "all" stands for every attack that needs no file.
 
     Returns:
         The attacks in that order, each once. "none" comes first if it was not named: attacks are compared with it.
