@@ -44,6 +44,11 @@ class RunOptions:
     eval_judge: str | None = field(
         default=None, metadata={"help": "Judge of the evaluation; the training judge if none."}
     )
+    judge_flip_share: float | None = field(
+        default=None,
+        metadata={"help": "Have the judge answer this share of the pairs the wrong way round, to test robustness."},
+    )
+    judge_flip_seed: int = field(default=0, metadata={"help": "Which pairs these are."})
     limit: int | None = field(default=None, metadata={"help": "Use only this many prompts, drawn with the seed."})
     report: bool = field(default=True, metadata={"help": "Evaluate at the end and write report.html."})
 
