@@ -133,7 +133,6 @@ def test_rock_paper_scissors_has_no_winner(world: dict[str, Any], prompts: list[
 def test_nothing_is_asked_twice(world: dict[str, Any]) -> None:
     import suite_judges  # type: ignore[import-not-found]
 
-    suite_judges.ASKED.clear()
     first = measure(world)
     asked = len(suite_judges.ASKED)
     assert asked == len(set(suite_judges.ASKED)) > 0
@@ -147,23 +146,17 @@ def test_nothing_is_asked_twice(world: dict[str, Any]) -> None:
 def test_a_judge_that_fails_costs_only_what_was_open(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     import suite_judges  # type: ignore[import-not-found]
 
-    suite_judges.ASKED.clear()
+    monkeypatch.setattr("magnetar.evaluation.asking.PROMPTS_AT_ONCE", 4)
     whole = measure(world, output_dir="whole")
     needed = len(suite_judges.ASKED)
     suite_judges.ASKED.clear()
-    honest = suite_judges.longer
-
-    def failing(prompts: Any, first: Any, second: Any) -> Any:
-        if len(suite_judges.ASKED) > needed // 2:
-            raise RuntimeError("the connection is gone")
-        return honest(prompts, first, second)
-
-    monkeypatch.setattr(suite_judges, "longer", failing)
-    failing.__module__, failing.__qualname__ = honest.__module__, honest.__qualname__
+    suite_judges.LIMIT.append(needed // 2)
     with pytest.raises(Exception, match="the connection is gone"):
         measure(world)
-    monkeypatch.setattr(suite_judges, "longer", honest)
+    assert needed // 2 <= len(suite_judges.ASKED) < needed
+    suite_judges.LIMIT.clear()
     result = measure(world)
+    assert len(suite_judges.ASKED) == len(set(suite_judges.ASKED)) == needed, "what was answered is not asked again"
     assert result.matchups == whole.matchups
 
 
