@@ -39,7 +39,13 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.policy_passes import PolicyPasses
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_chunking, choose_layout, model_and_tokenizer, prepare_model
-from magnetar.training.sharding import agreed, check_sharding, loading_whole_models, will_be_sharded
+from magnetar.training.sharding import (
+    agreed,
+    check_sharding,
+    keep_outputs_precise,
+    loading_whole_models,
+    will_be_sharded,
+)
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -183,6 +189,7 @@ class NashTrainer(LearningTrainer):
             has_critic=self.critic is not None,
             has_adapter=isinstance(model, PeftModel),
         )
+        keep_outputs_precise(self.accelerator)
         generation = getattr(self.roles.current, "generation_config", None)
         if generation is not None:
             # The policy is the model at this temperature: whoever loads it should sample it so.
@@ -242,23 +249,20 @@ class NashTrainer(LearningTrainer):
             return choose_layout(args.logprob_layout, model, args.process_index, obstacle)
 
     def _chunked(self) -> bool:
-        """Whether the output layer is applied to a few tokens at a time; not where it is in shards."""
+        """Whether the output layer is applied to a few tokens at a time; found out by a pass, as the layout is."""
         args = self.settings
-        if not will_be_sharded(args):
-            return choose_chunking(self.roles.current, args.process_index)
-        if args.process_index == 0:
-            print(
-                "passes hold the logits of all their response tokens, since the output layer is in shards; lower "
-                "max_tokens_per_pass if they take too much memory"
-            )
-        return False
+        if will_be_sharded(args) and isinstance(self.roles.sharding, WholeWeights):
+            return False
+        with torch.no_grad(), self.roles.use("current") as model:
+            return choose_chunking(model, args.process_index)
 
     def _shard_roles(self) -> None:
         if not isinstance(self.roles.sharding, WholeWeights):
             return
         super()._shard_roles()
         if not isinstance(self.roles.sharding, WholeWeights):
-            self._collector = replace(self._collector, passes=replace(self.passes, layout=self._layout()))
+            passes = replace(self.passes, layout=self._layout(), chunked=self._chunked())
+            self._collector = replace(self._collector, passes=passes)
             self._policy_passes = PolicyPasses(self.roles, self.passes, cast(Any, self.accelerator.autocast))
 
     def start_engine(self) -> None:
