@@ -50,6 +50,8 @@ SGD = {"optim": "sgd", "learning_rate": 0.5}
 LORA = SGD | {"with_lora": True, "gradient_accumulation_steps": 2, "max_steps": 3, "magnet_every": 1}
 # Passes of few tokens, of which processes have different numbers; the magnet follows slowly, so that it is never equal.
 FULL = SGD | {"inner_epochs": 2, "kl_estimator": "exact", "max_steps": 6, "max_tokens_per_pass": 16}
+# The critic's gradient is clipped by itself; its passes on a process may be more or fewer than another's.
+PPO = SGD | {"method": "ppo", "critic_learning_rate": 0.5, "inner_epochs": 2, "max_steps": 4, "max_tokens_per_pass": 16}
 SLOW_MAGNET = {"magnet_schedule": "ema", "magnet_ema_rate": 0.3}
 
 fsdp2 = pytest.param((FSDP2, {}), id="fsdp2")
@@ -123,6 +125,26 @@ def test_each_kind_of_run_is_the_same_with_sharded_weights(tmp_path: Path, kind:
 
 
 @pytest.mark.slow
+def test_a_critic_in_shards_learns_as_a_whole_one_does(tmp_path: Path) -> None:
+    settings = {"full": PPO, "lora": PPO | {"with_lora": True, "gradient_accumulation_steps": 2}}
+    assert_like_one_process(tmp_path, (FSDP2, {}), settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_lora", [True, False], ids=["lora", "full"])
+def test_a_critic_in_shards_resumes_bit_for_bit(tmp_path: Path, with_lora: bool) -> None:
+    """With Adam, whose state of the critic's weights must come back too, and a schedule."""
+    common = {"method": "ppo", "critic_learning_rate": 1e-2, "with_lora": with_lora, "lr_scheduler_type": "linear"}
+    settings = {
+        "within": common | {"inner_epochs": 2, "max_steps": 6, "save_steps": 3},
+        "between": common | {"max_steps": 4, "save_steps": 2, "weight_decay": 0.1},
+    }
+    run_two_processes(tmp_path / "whole files", settings, TRAIN, HERE, variables=FSDP2)
+    pieces = FSDP2 | {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+    run_two_processes(tmp_path / "pieces", settings, TRAIN, HERE, variables=pieces)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [fsdp2, zero3])
 @pytest.mark.parametrize("with_lora", [True, False], ids=["lora", "full"])
 def test_a_sharded_run_resumes_bit_for_bit(tmp_path: Path, kind: Kind, with_lora: bool) -> None:
@@ -137,11 +159,12 @@ def test_a_sharded_run_resumes_bit_for_bit(tmp_path: Path, kind: Kind, with_lora
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["mpo", "ppo"])
 @pytest.mark.parametrize("with_lora", [True, False], ids=["lora", "full"])
-def test_one_process_goes_on_where_two_with_shards_stopped(tmp_path: Path, with_lora: bool) -> None:
+def test_one_process_goes_on_where_two_with_shards_stopped(tmp_path: Path, with_lora: bool, method: str) -> None:
     # A large epsilon: Adam divides rounding noise by itself where a gradient vanishes.
-    fields: dict[str, Any] = {"adam_epsilon": 1e-2, "learning_rate": 0.1}
-    fields |= {"with_lora": with_lora, "max_steps": 4, "magnet_every": 2}
+    fields: dict[str, Any] = {"adam_epsilon": 1e-2, "learning_rate": 0.1, "with_lora": with_lora, "max_steps": 4}
+    fields |= {"magnet_every": 2} if method == "mpo" else {"method": "ppo", "critic_learning_rate": 0.1}
     run_two_processes(tmp_path / "two", {"run": fields | {"save_steps": 2}}, TRAIN, HERE, variables=FSDP2)
     one = make_trainer(tmp_path / "one", per_device_train_batch_size=4, **fields)
     one.train(resume_from_checkpoint=str(tmp_path / "two" / "run" / "checkpoint-2"))

@@ -77,7 +77,7 @@ class PolicyPasses:
         """
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
-        kept = {
+        kept: dict[Role, Tensor] = {
             role: torch.cat([rows[b] for b in part])
             for role in against
             if (rows := experience.states(role)) is not None

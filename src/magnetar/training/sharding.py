@@ -80,10 +80,10 @@ def check_sharding(
             "fsdp_activation_checkpointing is true, whose wrappers hide an adapter's weights from PEFT, so that "
             "checkpoints would hold none; set it to false, and gradient_checkpointing: true in the run's settings"
         )
-    if has_critic:
+    if has_critic and kind == DistributedType.DEEPSPEED:
         raise ConfigError(
-            f"method {method.name!r} has a critic, which is not sharded yet; launch with data parallelism (accelerate "
-            "launch --multi_gpu), or use a method without a critic, such as 'rloo' or 'grpo'"
+            f"method {method.name!r} has a critic, and DeepSpeed steps one model; shard with FSDP2 "
+            "(examples/accelerate/fsdp2.yaml), or use a method without a critic, such as 'rloo' or 'grpo'"
         )
     if args.frozen_roles_on_cpu:
         raise ConfigError(

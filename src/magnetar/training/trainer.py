@@ -202,8 +202,10 @@ class NashTrainer(LearningTrainer):
         self._step_parts = None
         self._magnet_moved = False
         self._saved_step = -1
+        self._optimizer_given = optimizers[0] is not None
         if self.critic is not None:
-            self.critic.critic.to(self.accelerator.device)
+            if not will_be_sharded(args):
+                self.critic.critic.to(self.accelerator.device)
             checkpoint_activations(self.critic.critic.model, args)
         self._activations = activation_context(model, None if self.critic is None else self.critic.critic, args)
         self._spending = Spending(self.accelerator)
@@ -279,12 +281,25 @@ class NashTrainer(LearningTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The policy's optimiser, with the critic's weights as a group of their own."""
-        given = self.optimizer is not None
+        self._optimizer_given = self._optimizer_given or self.optimizer is not None
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.critic is not None:
-            decayed = () if given else self.get_decay_parameter_names(self.critic.critic.model)
-            self.critic.add_to(optimizer, None if given else self.args.weight_decay, decayed)
+        if not will_be_sharded(self.settings):
+            self._add_critic(optimizer)
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """The schedule of all learning rates; weights in shards reach the optimiser only now, the critic's included."""
+        if self.critic is not None and self.is_fsdp_enabled:
+            self._shard_roles()
+            self.critic.shard(self.roles.sharding, self.accelerator)
+            self._add_critic(cast(Any, self.optimizer))
+        return super().create_scheduler(*args, **kwargs)
+
+    def _add_critic(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.critic is None:
+            return
+        decayed = () if self._optimizer_given else self.get_decay_parameter_names(self.critic.critic.model)
+        self.critic.add_to(optimizer, None if self._optimizer_given else self.args.weight_decay, decayed)
 
     def _set_up_callbacks(self) -> None:
         # Ours print one line an update and keep the bar; transformers' print dictionaries.
