@@ -158,7 +158,8 @@ class CriticTraining:
             state, settings = saved[name]
             index = by_id[id(parameter)]
             groups[index].update(settings)
-            everything["state"][index] = {key: self._as_kept(parameter, value) for key, value in state.items()}
+            beside = self.critic.sharding.beside
+            everything["state"][index] = {key: beside(parameter, value) for key, value in state.items()}
         optimizer.load_state_dict(everything)
 
     @contextmanager
@@ -186,14 +187,6 @@ class CriticTraining:
             for parameter in group["params"]:
                 if id(parameter) in names:
                     yield names[id(parameter)], parameter, group
-
-    def _as_kept(self, parameter: nn.Parameter, value: Any) -> Any:
-        """A value of the optimiser's state as it is kept beside a parameter: in shards, where the parameter is."""
-        if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
-            return value
-        kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
-        self.critic.sharding.fill(kept, value)
-        return kept
 
 
 def _whole_norm(gradients: list[Tensor]) -> Tensor:

@@ -249,7 +249,7 @@ class ResumableTrainer(Trainer):
             self._shard_roles()
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
-        self.prediction.load_state_dict(checkpoints.load_prediction(folder))
+        self.prediction.load_state_dict(checkpoints.load_prediction(folder), cast(Any, self.optimizer))
         if self.critic is not None:
             self.critic.load(folder)
 
@@ -292,8 +292,9 @@ class ResumableTrainer(Trainer):
             checkpoints.save_roles(folder, self.roles, writes=self.args.should_save)
             if self.critic is not None:
                 self.critic.save(folder, cast(Any, self.optimizer), writes=self.args.should_save)
+            prediction = self.prediction.state_dict()
             if self.args.should_save:
-                checkpoints.save_prediction(folder, self.prediction.state_dict())
+                checkpoints.save_prediction(folder, prediction)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 counters = {

@@ -90,11 +90,6 @@ def check_sharding(
             "frozen_roles_on_cpu is set, but the roles are sharded with the policy; remove it, and set "
             "fsdp_offload_params: true in accelerate's settings if the shards are still too large"
         )
-    if method.prediction == "extragradient" and args.inner_epochs > 1:
-        raise ConfigError(
-            f"method {method.name!r} with inner_epochs={args.inner_epochs} keeps a copy of the optimizer in its "
-            "checkpoints, which is not written for shards; set inner_epochs=1"
-        )
 
 
 def keep_outputs_precise(accelerator: Accelerator) -> None:
