@@ -30,7 +30,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from magnetar.modeling.logprobs import exact_kl, response_logprobs
-from magnetar.modeling.vocabulary import FrozenStates, frozen_output_layer
+from magnetar.modeling.output_layers import frozen_output_layer
+from magnetar.modeling.vocabulary import FrozenStates
 
 README = Path(__file__).resolve().parent / "README.md"
 VOCABULARY_WAYS = ("padded, all logits", "packed", "packed, chunked", "packed, exact KL", "packed, chunked, exact KL")

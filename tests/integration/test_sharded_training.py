@@ -24,7 +24,9 @@ TRAIN = """
 from safetensors.torch import save_file
 from sharded_runs import assert_shares, whole_snapshot
 from tiny_runs import PROMPTS, assert_identical, make_trainer
+from magnetar.modeling import vocabulary
 
+vocabulary.CHUNK_LOGITS["cpu"] = 10  # two tokens of five words at a time
 folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 for name, fields in settings.items():
     halfway = fields.pop("save_steps", None)
@@ -33,6 +35,7 @@ for name, fields in settings.items():
     trainer = make_trainer(folder / name, **common)
     trainer.train()
     assert_shares(trainer)
+    assert trainer.passes.chunked
     tensors = whole_snapshot(trainer)
     save_file(tensors, folder / f"{name}-{trainer.args.process_index}.safetensors")
     trainer.evaluate()
@@ -47,6 +50,8 @@ SGD = {"optim": "sgd", "learning_rate": 0.5}
 LORA = SGD | {"with_lora": True, "gradient_accumulation_steps": 2, "max_steps": 3, "magnet_every": 1}
 # Passes of few tokens, of which processes have different numbers; the magnet follows slowly, so that it is never equal.
 FULL = SGD | {"inner_epochs": 2, "kl_estimator": "exact", "max_steps": 6, "max_tokens_per_pass": 16}
+# The critic's gradient is clipped by itself; its passes on a process may be more or fewer than another's.
+PPO = SGD | {"method": "ppo", "critic_learning_rate": 0.5, "inner_epochs": 2, "max_steps": 4, "max_tokens_per_pass": 16}
 SLOW_MAGNET = {"magnet_schedule": "ema", "magnet_ema_rate": 0.3}
 
 fsdp2 = pytest.param((FSDP2, {}), id="fsdp2")
@@ -110,13 +115,40 @@ def test_sharded_weights_train_as_whole_ones(tmp_path: Path) -> None:
 def test_each_kind_of_run_is_the_same_with_sharded_weights(tmp_path: Path, kind: Kind) -> None:
     methods = [name for name in ONE_OF_A_KIND if kind[0] is FSDP2 or name not in ("egpo", "omwu")]
     settings: dict[str, dict[str, Any]] = {
-        name: {"method": name, **SGD, **updates_of(name, updates=2, inner_epochs=1 if name == "egpo" else 2)}
-        for name in methods
+        name: {"method": name, **SGD, **updates_of(name, updates=2, inner_epochs=2)} for name in methods
     }
     settings["reset"] = {k: v for k, v in LORA.items() if k != "magnet_every"} | SLOW_MAGNET
     settings["slow magnet"] = FULL | SLOW_MAGNET | {"max_steps": 4}
     settings["rounds"] = SGD | {"num_rounds": 2, "max_steps": 4, "with_lora": True}
     assert_like_one_process(tmp_path, kind, settings)
+
+
+@pytest.mark.slow
+def test_a_critic_in_shards_learns_as_a_whole_one_does(tmp_path: Path) -> None:
+    settings = {"full": PPO, "lora": PPO | {"with_lora": True, "gradient_accumulation_steps": 2}}
+    assert_like_one_process(tmp_path, (FSDP2, {}), settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_lora", [True, False], ids=["lora", "full"])
+def test_a_critic_in_shards_resumes_bit_for_bit(tmp_path: Path, with_lora: bool) -> None:
+    """With Adam, whose state of the critic's weights must come back too, and a schedule."""
+    common = {"method": "ppo", "critic_learning_rate": 1e-2, "with_lora": with_lora, "lr_scheduler_type": "linear"}
+    settings = {
+        "within": common | {"inner_epochs": 2, "max_steps": 6, "save_steps": 3},
+        "between": common | {"max_steps": 4, "save_steps": 2, "weight_decay": 0.1},
+    }
+    run_two_processes(tmp_path / "whole files", settings, TRAIN, HERE, variables=FSDP2)
+    pieces = FSDP2 | {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+    run_two_processes(tmp_path / "pieces", settings, TRAIN, HERE, variables=pieces)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_resumes_bit_for_bit_within_the_first_half_of_an_extragradient_update(tmp_path: Path) -> None:
+    """Adam's state of before the update must come back, since the second half begins there."""
+    common = {"method": "egpo", "inner_epochs": 2, "max_steps": 8, "save_steps": 5}
+    settings = {"full": common, "lora": common | {"with_lora": True}}
+    run_two_processes(tmp_path, settings, TRAIN, HERE, variables=FSDP2)
 
 
 @pytest.mark.slow
@@ -134,11 +166,12 @@ def test_a_sharded_run_resumes_bit_for_bit(tmp_path: Path, kind: Kind, with_lora
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["mpo", "ppo"])
 @pytest.mark.parametrize("with_lora", [True, False], ids=["lora", "full"])
-def test_one_process_goes_on_where_two_with_shards_stopped(tmp_path: Path, with_lora: bool) -> None:
+def test_one_process_goes_on_where_two_with_shards_stopped(tmp_path: Path, with_lora: bool, method: str) -> None:
     # A large epsilon: Adam divides rounding noise by itself where a gradient vanishes.
-    fields: dict[str, Any] = {"adam_epsilon": 1e-2, "learning_rate": 0.1}
-    fields |= {"with_lora": with_lora, "max_steps": 4, "magnet_every": 2}
+    fields: dict[str, Any] = {"adam_epsilon": 1e-2, "learning_rate": 0.1, "with_lora": with_lora, "max_steps": 4}
+    fields |= {"magnet_every": 2} if method == "mpo" else {"method": "ppo", "critic_learning_rate": 0.1}
     run_two_processes(tmp_path / "two", {"run": fields | {"save_steps": 2}}, TRAIN, HERE, variables=FSDP2)
     one = make_trainer(tmp_path / "one", per_device_train_batch_size=4, **fields)
     one.train(resume_from_checkpoint=str(tmp_path / "two" / "run" / "checkpoint-2"))

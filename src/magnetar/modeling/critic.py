@@ -4,7 +4,7 @@ Everything else is as in the policy: the same layouts of prompts and responses, 
 weights, of which there is one copy in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from magnetar.errors import CheckpointError, ModelError
 from magnetar.modeling.logprobs import response_outputs
 from magnetar.modeling.packing import LayoutName
+from magnetar.modeling.sharding import Sharding, WholeWeights, plain_name, whole_shape
 
 __all__ = ["Critic", "make_critic"]
 
@@ -47,6 +48,7 @@ class Critic(nn.Module):
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
+        self.sharding: Sharding = WholeWeights()
 
     def values(
         self,
@@ -74,12 +76,44 @@ class Critic(nn.Module):
         return zeros.masked_scatter(rows.mask_BGT, value_N1.squeeze(-1))
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn, by name."""
-        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        """The parameters that learn, by name; where weights are in shards, this process's share of each."""
+        self.sharding.settle(self.model)
+        return {plain_name(name): value for name, value in self.model.named_parameters() if value.requires_grad}
 
-    def save(self, path: Path) -> None:
-        """Write what learns; the rest is the policy's base."""
-        safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in self.trained().items()}, path)
+    def shard(self, sharding: Sharding, prepare: Callable[[nn.Module], nn.Module], device: torch.device) -> None:
+        """Spread the weights over processes, in place; the value head, which is small, stays whole on every one.
+
+        Args:
+            sharding: That of the policy.
+            prepare: Shards a model as the policy was sharded.
+            device: Of this process.
+        """
+        base = cast(Any, self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
+        head = base.get_output_embeddings()
+        owner, _, last = next(name for name, module in base.named_modules() if module is head).rpartition(".")
+        # Within the shards it would be gathered in the precision of passes, and values have more digits than that.
+        setattr(base.get_submodule(owner), last, None)
+        prepare(self.model)
+        # It is zero until it learns, also where another process alone has read the weights.
+        fresh = ValueHead(head.linear.in_features, device, head.linear.weight.dtype)
+        setattr(base.get_submodule(owner), last, fresh)
+        self.sharding = sharding
+
+    @torch.no_grad()
+    def save(self, path: Path, *, writes: bool = True) -> None:
+        """Write what learns; the rest is the policy's base.
+
+        Args:
+            path: File to write.
+            writes: False on a process that only takes part because weights are in shards.
+        """
+        whole = {}
+        for name, value in self.trained().items():
+            tensor = self.sharding.whole(value).detach()
+            if writes:
+                whole[name] = tensor.cpu().contiguous()
+        if writes:
+            safetensors.torch.save_file(whole, path)
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
@@ -95,12 +129,12 @@ class Critic(nn.Module):
                 f"{path}, the critic, cannot be read ({error}); resume from an older checkpoint"
             ) from error
         own = self.trained()
-        if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
+        if own.keys() != saved.keys() or any(whole_shape(own[name]) != saved[name].shape for name in own):
             raise CheckpointError(
                 f"{path} holds a critic of another model or adapter; resume with the settings that the run began with"
             )
         for name, parameter in own.items():
-            parameter.copy_(saved[name])
+            self.sharding.fill(parameter, saved[name])
 
 
 def make_critic(model: nn.Module) -> Critic:

@@ -46,6 +46,14 @@ class FullySharded(ShardedWeights):
         # Every process has read the same file: nothing has to be sent.
         self.part(tensor).copy_(self.part(distribute_tensor(value, mesh, tensor.placements, src_data_rank=None)))
 
+    def beside(self, weight: Tensor, value: Any) -> Any:
+        """This process's slice of a value that has one number for each of the weight's; others as they are."""
+        if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or value.shape != weight.shape:
+            return value
+        kept = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+        self.fill(kept, value)
+        return kept
+
     def copy(self, target: Tensor, source: Tensor, rate: float) -> None:
         """Move slice towards slice."""
         move_tensor(self.part(target), self.part(source).to(self.part(target).device), rate)

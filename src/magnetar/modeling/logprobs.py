@@ -254,21 +254,21 @@ def chunking_support(model: nn.Module) -> str | None:
     head = output_layer(inner)
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def watch(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append((arguments[0], output))
+    def watch(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        # As chunked passes do it: within the model's pass, where weights in shards are gathered, and without the hooks.
+        seen.append((module.forward(arguments[0]), module.forward(arguments[0][:, 1:2])))
 
-    handle = head.register_forward_hook(watch)
+    handle = head.register_forward_pre_hook(watch)
     vocabulary = text_config(inner).vocab_size
     probe = torch.tensor([[token % vocabulary for token in (3, 11, 7, 5, 9)]], device=next(inner.parameters()).device)
     try:
         with eval_mode(inner):
             final = inner(input_ids=probe, use_cache=False).logits
-            if len(seen) != 1:
-                return f"{name} calls its output layer {len(seen)} times in a pass"
-            hidden, raw = seen[0]
-            alone = head(hidden[:, 1:2])
     finally:
         handle.remove()
+    if len(seen) != 1:
+        return f"{name} calls its output layer {len(seen)} times in a pass"
+    raw, alone = seen[0]
     computed = LogitTransform.of(text_config(inner))(raw)
     half = raw.dtype not in (torch.float32, torch.float64)
     tolerance = (1e-2 if half else 1e-5) * float(final.abs().max())

@@ -39,6 +39,10 @@ class Sharding(ABC):
     def fill(self, tensor: Tensor, whole: Tensor) -> None:
         """Write a whole value, the same on all processes, into a weight."""
 
+    def beside(self, weight: Tensor, value: Any) -> Any:
+        """A whole value of the optimiser's state as it is kept beside a weight: in shards, where the weight is."""
+        return value
+
     @abstractmethod
     def copy(self, target: Tensor, source: Tensor, rate: float) -> None:
         """Move a weight towards another of the same shape: ``target ← (1 − rate) target + rate source``."""

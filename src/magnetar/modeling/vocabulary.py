@@ -7,19 +7,13 @@ and for the backward pass one vector of the hidden states' width.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig
 
 __all__ = [
@@ -28,8 +22,6 @@ __all__ = [
     "Layer",
     "LogitTransform",
     "entropy_rows",
-    "frozen_output_layer",
-    "is_sharded",
     "kl_rows",
     "read_tokens",
 ]
@@ -200,32 +192,6 @@ def kl_rows(full_NV: Tensor, other_NV: Tensor) -> Tensor:
 def entropy_rows(full_NV: Tensor) -> Tensor:
     r"""`−Σ_v p_v log p_v` of each row of log-probabilities, shape (N,), nats."""
     return -(full_NV.exp() * full_NV.clamp(min=torch.finfo(full_NV.dtype).min)).sum(-1)
-
-
-def frozen_output_layer(inner: nn.Module) -> nn.Module | None:
-    """The output layer of a role that is active now, as something that stays when another role becomes active.
-
-    Args:
-        inner: The model whose forward pass is the role's policy.
-
-    Returns:
-        A module on the same weights; None for a PEFT model whose adapters leave the output layer alone, so that every
-        role has the same.
-    """
-    head = cast(nn.Module, cast(Any, inner).get_output_embeddings())
-    if isinstance(inner, PeftModel) and not any(
-        isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in head.modules()
-    ):
-        return None
-    # Parameters of its own on the same storage: which adapter is active is an attribute of the layers, and is copied.
-    tensors = chain(head.parameters(), head.buffers())
-    memo = {id(t): nn.Parameter(t.data, False) if isinstance(t, nn.Parameter) else t.data for t in tensors}
-    return deepcopy(head, memo).eval()
-
-
-def is_sharded(layer: nn.Module) -> bool:
-    """Whether a layer's weights are spread over processes, so that it can only be applied within its model's pass."""
-    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in layer.parameters())
 
 
 class _Reading(torch.autograd.Function):

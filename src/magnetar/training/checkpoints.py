@@ -31,6 +31,7 @@ __all__ = [
     "complete_checkpoints",
     "give_up_saving",
     "has_shards",
+    "innermost",
     "latest_checkpoint",
     "load_experiences",
     "load_optimizer_by_name",
@@ -255,10 +256,15 @@ def load_whole_policy(folder: Path, model: nn.Module) -> None:
 
 def load_optimizer_by_name(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Read the optimiser's state of a checkpoint that FSDP wrote into the optimiser of a model that is not sharded."""
-    while hasattr(optimizer, "optimizer"):  # accelerate's wrapper
-        optimizer = optimizer.optimizer  # pyright: ignore[reportAttributeAccessIssue]
     state = torch.load(folder / FSDP_OPTIMIZER_FILE, weights_only=True)
-    set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True))
+    set_optimizer_state_dict(model, innermost(optimizer), state, options=StateDictOptions(full_state_dict=True))
+
+
+def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser within accelerate's wrappers."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer  # pyright: ignore[reportAttributeAccessIssue]
+    return optimizer
 
 
 def save_prediction(folder: Path, state: dict[str, Any]) -> None:

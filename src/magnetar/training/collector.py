@@ -312,7 +312,8 @@ class Collector:
         """The critic's values of the responses' states, (B, G, T) on the CPU, zero at padding."""
         critic = self.critic
         assert critic is not None
-        with torch.no_grad(), eval_mode(critic), self.autocast():
+        in_step = critic.sharding.passes((critic.model,), gather=False)
+        with torch.no_grad(), eval_mode(critic), in_step, self.autocast():
             return self._in_passes(
                 rollouts.prompt_ids, rollouts.response_ids, lambda p, r: self.passes.values(critic, p, r)
             )

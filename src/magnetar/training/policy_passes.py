@@ -9,8 +9,14 @@ from torch import Tensor, nn
 
 from magnetar.modeling.forward import output_layer
 from magnetar.modeling.logprobs import TokenLogProbs, exact_kl
+from magnetar.modeling.output_layers import (
+    frozen_output_layer,
+    gathered_output_layer,
+    is_sharded,
+    one_for_all_roles,
+)
 from magnetar.modeling.roles import Roles
-from magnetar.modeling.vocabulary import FrozenStates, Layer, frozen_output_layer, is_sharded
+from magnetar.modeling.vocabulary import FrozenStates, Layer
 from magnetar.training.experience import Experience
 from magnetar.training.passes import PassSettings
 from magnetar.types import Role
@@ -22,7 +28,8 @@ class PolicyPasses:
     """Passes of the policy over an experience.
 
     A frozen role's distributions come from the states that were kept of its one pass when the experience was collected;
-    where there are none (a model whose output layer cannot be applied in chunks), from another pass of the role.
+    where there are none (a model whose output layer cannot be applied in chunks), from another pass of the role. For
+    the former the role's output layer is needed; where weights are in shards it is gathered once a step.
     """
 
     def __init__(self, roles: Roles, passes: PassSettings, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -70,13 +77,13 @@ class PolicyPasses:
         """
         prompt_ids = [experience.prompt_ids[b] for b in part]
         response_ids = [experience.response_ids[b] for b in part]
-        kept: list[tuple[Role, list[Tensor]]] = [
-            (role, rows) for role in against if (rows := experience.states(role)) is not None
-        ]
-        if len(kept) == len(against) and self._layers_at_hand(against):
-            frozen_states = {
-                str(role): FrozenStates(torch.cat([rows[b] for b in part]), self._layers[role]) for role, rows in kept
-            }
+        kept: dict[Role, Tensor] = {
+            role: torch.cat([rows[b] for b in part])
+            for role in against
+            if (rows := experience.states(role)) is not None
+        }
+        if len(kept) == len(against) and self._layers_at_hand(kept):
+            frozen_states = {str(role): FrozenStates(rows, self._layers[role]) for role, rows in kept.items()}
             out = self._passes.run(model, prompt_ids, response_ids, against=frozen_states, states=states)
             return out, out.kl_BGT
         out = self._passes.run(model, prompt_ids, response_ids, full=bool(against))
@@ -88,16 +95,21 @@ class PolicyPasses:
             divergences[role] = exact_kl(out.full_NV, other, out.mask_BGT)
         return out, divergences
 
-    def _layers_at_hand(self, roles: Sequence[Role]) -> bool:
-        """Find the output layers of roles once a step; False if they are sharded, and so cannot be applied alone."""
-        for role in roles:
+    def _layers_at_hand(self, read: Mapping[Role, Tensor]) -> bool:
+        """Find the output layers of roles once a step; False if one is in shards and is no linear map."""
+        for role, states in read.items():
             if role in self._layers:
                 continue
-            layer = frozen_output_layer(self._roles.current)
-            if layer is not None:
+            layer = None
+            if not one_for_all_roles(self._roles.current):
                 with self._roles.use(role) as frozen:
-                    if is_sharded(output_layer(frozen)):
-                        return False
-                    layer = frozen_output_layer(frozen)
+                    layer = self._layer_of(frozen, states.dtype)
+                if layer is None:
+                    return False
             self._layers[role] = layer
         return True
+
+    def _layer_of(self, frozen: nn.Module, dtype: torch.dtype) -> Layer | None:
+        if is_sharded(output_layer(frozen)):
+            return gathered_output_layer(frozen, self._roles.sharding.whole, dtype)
+        return frozen_output_layer(frozen)

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from magnetar.methods import Method
@@ -87,9 +88,30 @@ class OpponentPrediction:
         self._optimizer_state = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint inside a first half must hold beside the roles; empty elsewhere."""
-        return {} if self._optimizer_state is None else {"optimizer": self._optimizer_state}
+        """What a checkpoint inside a first half must hold beside the roles, whole; empty elsewhere."""
+        if self._optimizer_state is None:
+            return {}
+        whole = self._roles.sharding.whole
+        state = {
+            index: {key: whole(value) if isinstance(value, Tensor) else value for key, value in values.items()}
+            for index, values in self._optimizer_state["state"].items()
+        }
+        return {"optimizer": self._optimizer_state | {"state": state}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`."""
-        self._optimizer_state = state.get("optimizer")
+    def load_state_dict(self, state: dict[str, Any], optimizer: Optimizer | None) -> None:
+        """Inverse of `state_dict`.
+
+        Args:
+            state: What it returned; values are put into shards where the optimiser's weights are.
+            optimizer: Of the policy; None where it is not made yet, and its weights are whole.
+        """
+        kept = state.get("optimizer")
+        if kept is not None and optimizer is not None:
+            weights = [p for group in optimizer.param_groups for p in group["params"]]
+            beside = self._roles.sharding.beside
+            in_shards = {
+                index: {key: beside(weights[index], value) for key, value in values.items()}
+                for index, values in kept["state"].items()
+            }
+            kept = kept | {"state": in_shards}
+        self._optimizer_state = kept

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -249,7 +249,7 @@ class ResumableTrainer(Trainer):
             self._shard_roles()
         checkpoints.load_roles(folder, self.roles)
         self._experiences = checkpoints.load_experiences(folder, self.args.process_index)
-        self.prediction.load_state_dict(checkpoints.load_prediction(folder))
+        self.prediction.load_state_dict(checkpoints.load_prediction(folder), cast(Any, self.optimizer))
         if self.critic is not None:
             self.critic.load(folder)
 
@@ -257,11 +257,27 @@ class ResumableTrainer(Trainer):
         """Load the optimiser's state; that of FSDP is by the names of weights, and fits whole ones too."""
         if checkpoint is not None and self.is_deepspeed_enabled:  # which loads the policy without asking us
             self._load_what_else_there_is(Path(checkpoint))
-        if checkpoint is None or self.is_fsdp_enabled or not checkpoints.has_shards(Path(checkpoint)):
+        if checkpoint is None or not checkpoints.has_shards(Path(checkpoint)):
             return super()._load_optimizer_and_scheduler(checkpoint)
-        checkpoints.load_optimizer_by_name(Path(checkpoint), self.roles.current, cast(Any, self.optimizer))
+        optimizer: Any = self.optimizer
+        with self._without_critic():
+            if self.is_fsdp_enabled:
+                super()._load_optimizer_and_scheduler(checkpoint)
+            else:
+                checkpoints.load_optimizer_by_name(Path(checkpoint), self.roles.current, optimizer)
+        if self.critic is not None:
+            self.critic.load_optimizer(Path(checkpoint), optimizer)
         cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
         return None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the optimiser's state; FSDP's, by the names of the policy's weights, without the critic's part."""
+        with self._without_critic() if self.is_fsdp_enabled else nullcontext():
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _without_critic(self) -> AbstractContextManager[None]:
+        """Within it the optimiser is that of the policy alone."""
+        return nullcontext() if self.critic is None else self.critic.out_of(cast(Any, self.optimizer))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
@@ -274,10 +290,11 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
             checkpoints.save_roles(folder, self.roles, writes=self.args.should_save)
+            if self.critic is not None:
+                self.critic.save(folder, cast(Any, self.optimizer), writes=self.args.should_save)
+            prediction = self.prediction.state_dict()
             if self.args.should_save:
-                checkpoints.save_prediction(folder, self.prediction.state_dict())
-                if self.critic is not None:
-                    self.critic.save(folder)
+                checkpoints.save_prediction(folder, prediction)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 counters = {

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -20,7 +21,15 @@ from magnetar.modeling.zero_sharded import ZeroSharded
 from magnetar.training.config import NashConfig
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-__all__ = ["agreed", "check_sharding", "loading_whole_models", "shard_roles", "will_be_sharded"]
+__all__ = [
+    "agreed",
+    "check_sharding",
+    "keep_outputs_precise",
+    "loading_whole_models",
+    "shard_model",
+    "shard_roles",
+    "will_be_sharded",
+]
 
 
 def will_be_sharded(args: TrainingArguments) -> bool:
@@ -71,21 +80,27 @@ def check_sharding(
             "fsdp_activation_checkpointing is true, whose wrappers hide an adapter's weights from PEFT, so that "
             "checkpoints would hold none; set it to false, and gradient_checkpointing: true in the run's settings"
         )
-    if has_critic:
+    if has_critic and kind == DistributedType.DEEPSPEED:
         raise ConfigError(
-            f"method {method.name!r} has a critic, which is not sharded yet; launch with data parallelism (accelerate "
-            "launch --multi_gpu), or use a method without a critic, such as 'rloo' or 'grpo'"
+            f"method {method.name!r} has a critic, and DeepSpeed steps one model; shard with FSDP2 "
+            "(examples/accelerate/fsdp2.yaml), or use a method without a critic, such as 'rloo' or 'grpo'"
         )
     if args.frozen_roles_on_cpu:
         raise ConfigError(
             "frozen_roles_on_cpu is set, but the roles are sharded with the policy; remove it, and set "
             "fsdp_offload_params: true in accelerate's settings if the shards are still too large"
         )
-    if method.prediction == "extragradient" and args.inner_epochs > 1:
-        raise ConfigError(
-            f"method {method.name!r} with inner_epochs={args.inner_epochs} keeps a copy of the optimizer in its "
-            "checkpoints, which is not written for shards; set inner_epochs=1"
-        )
+
+
+def keep_outputs_precise(accelerator: Accelerator) -> None:
+    """Let models in shards return what they computed: log-probabilities and values, in float32.
+
+    With mixed precision accelerate has FSDP round every output to the precision of passes, three digits, which is meant
+    for logits.
+    """
+    plugin: Any = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin is not None and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
 
 
 @contextmanager
@@ -126,7 +141,11 @@ def shard_roles(roles: Roles, accelerator: Accelerator, engine: Any = None) -> N
         engine: DeepSpeed's around the policy, if it was that.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
-        sharding = FullySharded(accelerator.device, lambda model: _shard_as_the_policy(accelerator, model))
+
+        def prepare(model: nn.Module) -> nn.Module:
+            return shard_model(accelerator, model, holds_weights=False)
+
+        sharding = FullySharded(accelerator.device, prepare)
         sharding.begin(roles.current)
         roles.shard(sharding)
     elif accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -152,12 +171,20 @@ def _frozen_engine(model: nn.Module, config: dict[str, Any]) -> Any:
     return engine
 
 
-def _shard_as_the_policy(accelerator: Accelerator, model: nn.Module) -> nn.Module:
-    """Shard a model whose weights are on the meta device by the policy's settings."""
+def shard_model(accelerator: Accelerator, model: nn.Module, *, holds_weights: bool) -> nn.Module:
+    """Shard a model by the policy's settings for FSDP2, in place.
+
+    Args:
+        accelerator: Which shards the policy.
+        model: To shard.
+        holds_weights: Whether it has weights: all on every process, or where the policy was loaded by the first process
+            alone, all on that one. Otherwise they are on the meta device.
+    """
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
     plugin: Any = accelerator.state.fsdp_plugin
-    sends_weights, plugin.cpu_ram_efficient_loading = plugin.cpu_ram_efficient_loading, False
+    sends_weights = plugin.cpu_ram_efficient_loading
+    plugin.cpu_ram_efficient_loading = sends_weights and holds_weights
     try:
         return cast(nn.Module, fsdp2_prepare_model(accelerator, model))
     finally:

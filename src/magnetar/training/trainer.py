@@ -39,7 +39,13 @@ from magnetar.training.passes import PassSettings
 from magnetar.training.policy_passes import PolicyPasses
 from magnetar.training.prediction import OpponentPrediction
 from magnetar.training.preparation import choose_chunking, choose_layout, model_and_tokenizer, prepare_model
-from magnetar.training.sharding import agreed, check_sharding, loading_whole_models, will_be_sharded
+from magnetar.training.sharding import (
+    agreed,
+    check_sharding,
+    keep_outputs_precise,
+    loading_whole_models,
+    will_be_sharded,
+)
 from magnetar.training.spending import Spending, end_training
 from magnetar.training.starting_point import digest_of_start
 from magnetar.training.stream import PromptStream, plan_stream
@@ -183,6 +189,7 @@ class NashTrainer(LearningTrainer):
             has_critic=self.critic is not None,
             has_adapter=isinstance(model, PeftModel),
         )
+        keep_outputs_precise(self.accelerator)
         generation = getattr(self.roles.current, "generation_config", None)
         if generation is not None:
             # The policy is the model at this temperature: whoever loads it should sample it so.
@@ -195,8 +202,10 @@ class NashTrainer(LearningTrainer):
         self._step_parts = None
         self._magnet_moved = False
         self._saved_step = -1
+        self._optimizer_given = optimizers[0] is not None
         if self.critic is not None:
-            self.critic.critic.to(self.accelerator.device)
+            if not will_be_sharded(args):
+                self.critic.critic.to(self.accelerator.device)
             checkpoint_activations(self.critic.critic.model, args)
         self._activations = activation_context(model, None if self.critic is None else self.critic.critic, args)
         self._spending = Spending(self.accelerator)
@@ -242,23 +251,20 @@ class NashTrainer(LearningTrainer):
             return choose_layout(args.logprob_layout, model, args.process_index, obstacle)
 
     def _chunked(self) -> bool:
-        """Whether the output layer is applied to a few tokens at a time; not where it is in shards."""
+        """Whether the output layer is applied to a few tokens at a time; found out by a pass, as the layout is."""
         args = self.settings
-        if not will_be_sharded(args):
-            return choose_chunking(self.roles.current, args.process_index)
-        if args.process_index == 0:
-            print(
-                "passes hold the logits of all their response tokens, since the output layer is in shards; lower "
-                "max_tokens_per_pass if they take too much memory"
-            )
-        return False
+        if will_be_sharded(args) and isinstance(self.roles.sharding, WholeWeights):
+            return False
+        with torch.no_grad(), self.roles.use("current") as model:
+            return choose_chunking(model, args.process_index)
 
     def _shard_roles(self) -> None:
         if not isinstance(self.roles.sharding, WholeWeights):
             return
         super()._shard_roles()
         if not isinstance(self.roles.sharding, WholeWeights):
-            self._collector = replace(self._collector, passes=replace(self.passes, layout=self._layout()))
+            passes = replace(self.passes, layout=self._layout(), chunked=self._chunked())
+            self._collector = replace(self._collector, passes=passes)
             self._policy_passes = PolicyPasses(self.roles, self.passes, cast(Any, self.accelerator.autocast))
 
     def start_engine(self) -> None:
@@ -275,12 +281,25 @@ class NashTrainer(LearningTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The policy's optimiser, with the critic's weights as a group of their own."""
-        given = self.optimizer is not None
+        self._optimizer_given = self._optimizer_given or self.optimizer is not None
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.critic is not None:
-            decayed = () if given else self.get_decay_parameter_names(self.critic.critic.model)
-            self.critic.add_to(optimizer, None if given else self.args.weight_decay, decayed)
+        if not will_be_sharded(self.settings):
+            self._add_critic(optimizer)
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """The schedule of all learning rates; weights in shards reach the optimiser only now, the critic's included."""
+        if self.critic is not None and self.is_fsdp_enabled:
+            self._shard_roles()
+            self.critic.shard(self.roles.sharding, self.accelerator)
+            self._add_critic(cast(Any, self.optimizer))
+        return super().create_scheduler(*args, **kwargs)
+
+    def _add_critic(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.critic is None:
+            return
+        decayed = () if self._optimizer_given else self.get_decay_parameter_names(self.critic.critic.model)
+        self.critic.add_to(optimizer, None if self._optimizer_given else self.args.weight_decay, decayed)
 
     def _set_up_callbacks(self) -> None:
         # Ours print one line an update and keep the bar; transformers' print dictionaries.

@@ -24,8 +24,9 @@ from transformers import (
 
 from magnetar.modeling import vocabulary
 from magnetar.modeling.logprobs import TokenLogProbs, chunking_support, exact_kl, response_logprobs
+from magnetar.modeling.output_layers import frozen_output_layer
 from magnetar.modeling.roles import Roles, make_roles
-from magnetar.modeling.vocabulary import FrozenStates, frozen_output_layer
+from magnetar.modeling.vocabulary import FrozenStates
 
 PROMPTS = [[5, 9, 4, 7, 31, 6], [12], [3, 90, 41]]
 RESPONSES = [[[8, 1], [9], [14, 6, 77, 5]], [[2, 50], [3, 4, 4], [96]], [[7], [11, 12, 13, 2], [60, 2]]]
