@@ -150,7 +150,7 @@ def test_a_judge_that_fails_costs_only_what_was_open(world: dict[str, Any], monk
     whole = measure(world, output_dir="whole")
     needed = len(suite_judges.ASKED)
     suite_judges.ASKED.clear()
-    suite_judges.LIMIT.append(needed // 2)
+    suite_judges.LIMIT.extend((needed // 2, RuntimeError))
     with pytest.raises(Exception, match="the connection is gone"):
         measure(world)
     assert needed // 2 <= len(suite_judges.ASKED) < needed
