@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from magnetar.errors import DataError
+from magnetar.evaluation.asking import GroupAsker
 from magnetar.evaluation.matchup import Matchup, Responses
 from magnetar.evaluation.players import GenerationRequest, Player
 from magnetar.judges import Judge
@@ -25,6 +26,7 @@ def play(
     *,
     request: GenerationRequest,
     opponent_responses_per_prompt: int | None = None,
+    both_orders: bool = False,
 ) -> Matchup:
     """Sample both players and ask the judge to compare every response with every one of the other side.
 
@@ -32,8 +34,8 @@ def play(
     models would give word for word equal answers, each a tie, and two similar models nearly so: the comparison would
     no longer be one of independent samples.
 
-    The judge is asked in one direction, policy first. A judge with a preference for the first answer needs to be
-    wrapped in ``Symmetrized``; the judge's name is recorded so that a reader can tell.
+    The judge is asked as it is, the policy's response first. A judge with a preference for the first answer needs to be
+    wrapped in ``Symmetrized``, or asked with ``both_orders``, which also tells how large that preference is.
 
     Args:
         policy: The player whose win rate is wanted.
@@ -43,6 +45,7 @@ def play(
         judge: Who compares.
         request: How both players are sampled.
         opponent_responses_per_prompt: If the opponent is to answer more or less often than the policy.
+        both_orders: Whether a judge that sees an order is asked in both, each kept by itself.
 
     Returns:
         The match-up.
@@ -63,15 +66,24 @@ def play(
             responses_per_prompt=opponent_responses_per_prompt or request.responses_per_prompt,
         ),
     )
+    judged = None
+    if both_orders:
+        judged = GroupAsker(judge, prompts).compare(
+            policy.name, policy_answers.texts, f"{opponent.name} (opponent)", opponent_answers.texts
+        )
+        win_prob = judged.win_prob_BGH
+    else:
+        win_prob = _judged(judge, prompts, policy_answers, opponent_answers, request)
     return Matchup(
         prompts=list(prompts),
         categories=None if categories is None else list(categories),
         policy=policy_answers,
         opponent=opponent_answers,
-        win_prob_BGH=_judged(judge, prompts, policy_answers, opponent_answers, request),
+        win_prob_BGH=win_prob,
         judge=judge.name,
         policy_name=policy.name,
         opponent_name=opponent.name,
+        judged=judged,
     )
 
 
