@@ -206,7 +206,6 @@ def _train(pairs: Dataset, folder: Path, options: argparse.Namespace) -> None:
     body: Any = model.model
     body.layers = body.layers[: options.layers]
     model.config.num_hidden_layers = options.layers
-    model.config.layer_types = None if model.config.layer_types is None else model.config.layer_types[: options.layers]
     adapter = LoraConfig(r=16, lora_alpha=32, target_modules=list(PROJECTIONS))
     trainer = PreferenceTrainer(model, args, pairs, processing_class=tokenizer, peft_config=adapter)
     trainer.train(resume_from_checkpoint=bool(checkpoints.complete_checkpoints(folder / "run")) or None)

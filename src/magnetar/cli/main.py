@@ -14,16 +14,20 @@ COMMANDS = {
     "compare": ("magnetar.cli.compare", "train several methods under one budget, and compare what comes out"),
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
     "benchmark": ("magnetar.cli.benchmark", "measure models on general benchmarks (LM Evaluation Harness)"),
+    "attacks": ("magnetar.cli.attacks", "safety under attack: list attacks, write attacked prompts, measure policies"),
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
-    "report": ("magnetar.cli.report", "write the page of a run, a comparison, a suite or a pipeline; figures for a paper"),
+    "report": (
+        "magnetar.cli.report",
+        "write the page of a run, a comparison, a suite or a pipeline; figures for a paper",
+    ),
     "agreement": ("magnetar.cli.agreement", "how far two judges, or a judge and labels, agree"),
     "size": ("magnetar.cli.size", "what a run takes in GPU memory, and what to change if that is too much"),
     "methods": ("magnetar.cli.methods", "list the methods, and what each converges to"),
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
-WITH_MODELS = ("demo", "train", "compare", "eval", "benchmark", "preference", "judge", "agreement", "size")
+WITH_MODELS = ("demo", "train", "compare", "eval", "benchmark", "attacks", "preference", "judge", "agreement", "size")
 
 
 def main(argv: list[str] | None = None) -> int:
