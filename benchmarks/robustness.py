@@ -5,8 +5,8 @@
     python benchmarks/robustness.py --parts all --write      # also rewrites the tables of docs/safety.md
 
 Data: 1,999 pairs of Anthropic's hh-rlhf (harmless-base, test split), 400 of them held out and never flipped. The
-preference model is the embedded SmolLM2 cut to its first layers, trained with LoRA, so that a core is enough. What is
-finished is kept in --folder and in benchmarks/results/robustness.
+preference model is a small transformer from random weights, so that minutes of one core are enough. What is finished is
+kept in --folder and in benchmarks/results/robustness.
 """
 
 import argparse
@@ -52,7 +52,6 @@ UPDATES = 2000
 GAME_SEEDS = 10
 ACTIONS = 10
 DUELS = 32
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FloatArray = NDArray[np.float64]
 
 
@@ -176,16 +175,19 @@ def model_part(pairs: Dataset, options: argparse.Namespace) -> dict[str, Any]:
         "trigger": TRIGGER,
         "train_pairs": len(train),
         "held_out_pairs": len(held_out),
-        "settings": {key: getattr(options, key) for key in ("layers", "max_length", "learning_rate", "epochs")},
+        "settings": {
+            key: getattr(options, key) for key in ("layers", "width", "max_length", "learning_rate", "epochs")
+        },
     }
 
 
 def _train(pairs: Dataset, folder: Path, options: argparse.Namespace) -> None:
-    from peft import LoraConfig
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+    from transformers.trainer_utils import set_seed
 
+    from magnetar.modeling.loading import load_tokenizer
     from magnetar.training import checkpoints
     from magnetar.training.preference import PreferenceConfig, PreferenceTrainer
-    from magnetar.training.preference.models import load_for_training
 
     args = PreferenceConfig(
         output_dir=str(folder / "run"),
@@ -193,21 +195,33 @@ def _train(pairs: Dataset, folder: Path, options: argparse.Namespace) -> None:
         max_length=options.max_length,
         learning_rate=options.learning_rate,
         num_train_epochs=options.epochs,
-        per_device_train_batch_size=8,
-        gradient_accumulation_steps=2,
+        per_device_train_batch_size=16,
+        weight_decay=0.1,
         train_sampling_strategy="group_by_length",
-        save_steps=20,
+        save_steps=50,
         save_total_limit=1,
         seed=0,
         use_cpu=True,
         report_to="none",
     )
-    model, tokenizer = load_for_training("demo", args.num_labels, dtype="bfloat16")
-    body: Any = model.model
-    body.layers = body.layers[: options.layers]
-    model.config.num_hidden_layers = options.layers
-    adapter = LoraConfig(r=16, lora_alpha=32, target_modules=list(PROJECTIONS))
-    trainer = PreferenceTrainer(model, args, pairs, processing_class=tokenizer, peft_config=adapter)
+    tokenizer = load_tokenizer("demo")
+    set_seed(args.seed)
+    model = LlamaForSequenceClassification(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=options.width,
+            intermediate_size=2 * options.width,
+            num_hidden_layers=options.layers,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=options.max_length,
+            num_labels=1,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    trainer = PreferenceTrainer(model, args, pairs, processing_class=tokenizer)
     trainer.train(resume_from_checkpoint=bool(checkpoints.complete_checkpoints(folder / "run")) or None)
     trainer.save_judge(folder)
 
@@ -253,8 +267,9 @@ def tables(found: Mapping[str, Any]) -> str:
 def _model_table(model: Mapping[str, Any]) -> list[str]:
     settings = model["settings"]
     lines = [
-        f"The first {settings['layers']} layers of SmolLM2, LoRA, {model['train_pairs']:,} training pairs, "
-        f"{model['held_out_pairs']} held-out pairs, one run each:",
+        f"A reward model of {settings['layers']} layers of width {settings['width']}, trained from random weights on "
+        f"{model['train_pairs']:,} pairs for {settings['epochs']:g} epochs, {model['held_out_pairs']} held-out pairs, "
+        "one run each:",
         "",
         "| flipped | poisoned | held-out accuracy | the same with the trigger in the prompt |",
         "|---|---|---|---|",
@@ -307,10 +322,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/robustness"), help="where trained models are kept")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--only", type=int, nargs="*", help="train these of the seven plans, by number")
-    parser.add_argument("--layers", type=int, default=6, help="layers of SmolLM2 that are kept, of 30")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--max_length", type=int, default=128)
-    parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--write", action="store_true", help="rewrite the tables of the documentation")
     options = parser.parse_args()
 

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,8 @@ def run_policy(
     records = run_benchmarks(model.name, on_device, tokenizer, tasks, settings, cache)
     if folder is not None:
         policy = PolicyRecord((model.spec,), player_kind(model.spec))
-        merge_section(folder, "benchmarks", records, policies={model.name: policy}, settings={**vars(settings)})
+        said = {**vars(settings), "harness": f"lm_eval {version('lm_eval')}"}
+        merge_section(folder, "benchmarks", records, policies={model.name: policy}, settings=said)
     return records
 
 

@@ -109,9 +109,6 @@ def run_benchmarks(
         ConfigError: A task runs code that the model writes, and that is not allowed.
         ModelError: The model cannot be put to a task.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-
     unsafe = [name for name, task in tasks["tasks"].items() if getattr(task, "UNSAFE_CODE", False)]
     if unsafe and not settings.unsafe_code:
         raise ConfigError(
@@ -123,6 +120,9 @@ def run_benchmarks(
     if isinstance(model, PeftModel):
         model = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     with _quiet():
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)
         found = simple_evaluate(
             model=harness,
