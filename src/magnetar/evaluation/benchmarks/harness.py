@@ -122,11 +122,13 @@ def run_benchmarks(
     with _quiet():
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
 
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)
         found = simple_evaluate(
             model=harness,
             tasks=_top_level(tasks),
+            task_manager=TaskManager(include_defaults=False),  # the tasks are loaded; its own would look for all again
             num_fewshot=settings.shots,
             limit=settings.limit if settings.limit is None or settings.limit < 1 else int(settings.limit),
             bootstrap_iters=settings.bootstrap,
