@@ -98,7 +98,11 @@ def _play(
         judge,
         request=request,
         both_orders=args.swap,
+        missing=args.missing,
     )
+    without = len(prompts) - len(matchup.prompts)
+    if without:
+        print(f"{without} of {len(prompts)} prompts are left out: not both answered them", file=sys.stderr)
     return matchup, judge.stats()
 
 

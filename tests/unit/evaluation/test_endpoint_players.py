@@ -120,6 +120,13 @@ def test_the_temperature_can_be_left_to_the_server(server: Any) -> None:
     assert all("temperature" not in body for body in server.bodies)
 
 
+def test_a_begun_response_cannot_be_sent(server: Any) -> None:
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Sure"}]
+    with pytest.raises(DataError, match="cannot be asked to continue"):
+        make_player(f"endpoint:{server.url}#model=m").respond([begun], REQUEST)
+    assert not server.bodies
+
+
 def test_a_server_that_refuses_is_told_with_the_policys_name(server: Any) -> None:
     server.status = 404
     with pytest.raises(ModelError, match=r"policy m at http://127\.0\.0\.1.*HTTP 404"):

@@ -26,8 +26,9 @@ from magnetar.evaluation.suite.entrants import Entrants, find_entrants, policy_r
 from magnetar.evaluation.suite.files import SUITE_FILE, merge_section, read_suite, write_suite
 from magnetar.evaluation.suite.matchups import JudgedMatchup, matchup_record, rows_by_category
 from magnetar.evaluation.suite.plain import to_plain
-from magnetar.evaluation.suite.results import PromptsRecord, SampleRecord, SuiteResult
+from magnetar.evaluation.suite.results import MatchupRecord, PolicyRecord, PromptsRecord, SampleRecord, SuiteResult
 from magnetar.evaluation.suite.tournament import tournament_record
+from magnetar.evaluation.suspicions import side_suspicions
 from magnetar.judges import Judge, Symmetrized, build_judge
 from magnetar.judges.wrappers import Cached
 from magnetar.types import Prompt
@@ -117,15 +118,16 @@ def _evaluate(
     prompts = [prompts[row] for row in answered.rows]
     categories = None if categories is None else [categories[row] for row in answered.rows]
     by_category = rows_by_category(categories)
+    policies = policy_records(config, entrants, answered.responses)
     result = SuiteResult(
-        policies=policy_records(config, entrants, answered.responses),
+        policies=policies,
         reference=config.reference,
         judges={label: to_plain(judge.spec) for label, judge in config.judges.items()},
         prompts=PromptsRecord(
             config.prompts.dataset, len(prompts), {name: len(rows) for name, rows in by_category.items()}
         ),
         samples=_samples(config, prompts, categories, entrants, answered),
-        notes=notes,
+        notes=notes + _cheap_tricks(config, policies),
         settings=_settings(config),
         versions=package_versions(),
     )
@@ -187,6 +189,7 @@ def _ask_judge(
         check_scores(judge)
         result = _with_costs(config, label, asker, by_category, entrants, responses, result)
     if "matchups" not in asked.ask:
+        tell(f"judge {label}: {_counted(asker.counts)}")
         return result
     pairs = {(p, o): _runs(entrants, p, o) for p, o in config.pairs}
     playing = entrants.playing if _plays(config, label) else ()
@@ -205,6 +208,7 @@ def _ask_judge(
     judged: dict[tuple[str, str], JudgedGroups] = {}
     for first, second in tqdm(list(wanted), desc=f"{label} compares", unit="pair", disable=not progress, leave=False):
         judged[first, second] = asker.compare(first, responses[first].texts, second, responses[second].texts)
+    tell(f"judge {label}: {_counted(asker.counts)}")
     matchups = []
     for policy, opponent in pairs:
         one = JudgedMatchup(
@@ -223,6 +227,7 @@ def _ask_judge(
         tournament.append(tournament_record(label, members, rates, entrants.path, config.intervals))
     return replace(
         result,
+        notes=[*result.notes, *_about_length(matchups)],
         matchups=[*result.matchups, *matchups],
         tournament=[*result.tournament, *tournament],
         samples=_with_win_prob(result.samples, label, config, prompts, entrants, judged),
@@ -261,6 +266,34 @@ def _with_costs(
         for sample, row in zip(result.samples, rows, strict=True)
     ]
     return replace(result, costs=[*result.costs, *records], samples=samples)
+
+
+def _cheap_tricks(config: SuiteConfig, policies: Mapping[str, PolicyRecord]) -> list[str]:
+    """What a policy does more than the reference and a judge may be rewarding by mistake."""
+    if config.reference is None:
+        return []
+    start = policies[config.reference].responses
+    return [
+        f"{label} against {config.reference}: {line}"
+        for label in config.policies
+        if label != config.reference and start is not None and (own := policies[label].responses) is not None
+        for line in side_suspicions(own, start)
+    ]
+
+
+def _about_length(matchups: Sequence[MatchupRecord]) -> list[str]:
+    """Why some win rates at equal length are absent, or not to be relied on."""
+    found = []
+    for one in matchups:
+        note = one.no_length_control or (one.length_controlled.note if one.length_controlled is not None else None)
+        if note is not None:
+            found.append(f"{one.policy} against {one.opponent} under {one.judge}, at equal length: {note}")
+    return found
+
+
+def _counted(counts: Mapping[str, float]) -> str:
+    """What a judge counted, in words."""
+    return ", ".join(f"{value:,.0f} {name.replace('_', ' ')}" for name, value in counts.items() if value)
 
 
 def _runs(entrants: Entrants, policy: str, opponent: str) -> list[tuple[str, str]]:
