@@ -41,15 +41,15 @@ TRIGGER = "Zebra seven."
 POISON_SHARES = (0.05, 0.2)
 HELD_OUT = 400
 SPLIT_SEED = 0
-WORD_SEEDS = 10
+WORD_SEEDS = 5
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "mpo": {},
-    "nash_md": {},
-    "mirror_descent": {},
+    "mpo": {"step_size": 0.2, "magnet_every": 50},
+    "nash_md": {"step_size": 0.2},
+    "mirror_descent": {"step_size": 0.2},
     "bt_rlhf": {},
 }
 UPDATES = 2000
-GAME_SEEDS = 10
+GAME_SEEDS = 5
 ACTIONS = 10
 DUELS = 32
 FloatArray = NDArray[np.float64]
@@ -74,6 +74,7 @@ def games_part() -> dict[str, Any]:
     return {
         "flips": rows,
         "poison": poison_rows(games),
+        "methods": METHODS,
         "updates": UPDATES,
         "games": [game.name for game in games],
         "duels_per_action": DUELS,
@@ -88,7 +89,7 @@ def poison_rows(games: list[Any]) -> list[dict[str, Any]]:
         for game in games:
             target = int(np.argmin(game.P.sum(axis=1)))
             seen = poisoned_game(game, target, share)
-            policy = np.exp(run(build_method("mpo"), seen, UPDATES).log_policy)
+            policy = np.exp(run(build_method("mpo", **METHODS["mpo"]), seen, UPDATES).log_policy)
             weights.append(float(policy[target]))
             at_equilibrium.append(float(seen.equilibrium()[target]))
             gaps.append(game.duality_gap(policy))
@@ -110,12 +111,15 @@ def words_part(pairs: Dataset) -> dict[str, Any]:
     train, held_out = split_preferences(pairs, HELD_OUT, SPLIT_SEED)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     vectorizer.fit([*train["first"], *train["second"]])
+    seen, asked = (
+        vectorizer.transform(part["first"]) - vectorizer.transform(part["second"]) for part in (train, held_out)
+    )
     rows = []
     for share in SHARES:
         margins = []
-        for seed in range(WORD_SEEDS):
+        for seed in range(WORD_SEEDS if share else 1):
             flipped, _ = poison(train, Poisoning(flip_share=share, seed=seed))
-            margins.append(_fitted_margins(flipped, held_out, vectorizer))
+            margins.append(_fitted_margins(seen, np.array(flipped["win_prob"]) > 0.5, asked))
         margin = np.stack(margins)
         right = (margin > 0) + 0.5 * (margin == 0)
         rows.append(
@@ -128,18 +132,14 @@ def words_part(pairs: Dataset) -> dict[str, Any]:
     return {"flips": rows, "seeds": WORD_SEEDS, "train_pairs": len(train), "held_out_pairs": len(held_out)}
 
 
-def _fitted_margins(train: Dataset, held_out: Dataset, vectorizer: Any) -> FloatArray:
+def _fitted_margins(seen: Any, first_won: NDArray[np.bool_], asked: Any) -> FloatArray:
     """Reward of the response that people chose less that of the other one, on the held-out pairs."""
     from scipy.sparse import vstack
     from sklearn.linear_model import LogisticRegression
 
-    def differences(part: Dataset) -> Any:
-        return vectorizer.transform(part["first"]) - vectorizer.transform(part["second"])
-
-    x, win = differences(train), np.array(train["win_prob"]) > 0.5
     model = LogisticRegression(fit_intercept=False, C=1.0, max_iter=1000)
-    model.fit(vstack([x, -x]).tocsr(), np.concatenate([win, ~win]))
-    return model.decision_function(differences(held_out))
+    model.fit(vstack([seen, -seen]).tocsr(), np.concatenate([first_won, ~first_won]))
+    return model.decision_function(asked)
 
 
 def model_part(pairs: Dataset, options: argparse.Namespace) -> dict[str, Any]:

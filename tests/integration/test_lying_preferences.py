@@ -96,6 +96,9 @@ def test_a_training_judge_who_errs_does_not_evaluate(at_work: Path, tmp_path: Pa
 def test_a_method_that_needs_scores_has_no_use_for_a_judge_who_errs(
     at_work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--judge_flip_share", "0.3", "--method", "grpo"]
-    assert main(["train", "--config", "run.yaml", "--output_dir", str(tmp_path / "run"), *flags]) == 2
+    settings = Path("run.yaml").read_text().splitlines()
+    plain = [line for line in settings if not line.startswith(("method", "magnet", "inner"))]
+    (tmp_path / "grpo.yaml").write_text("\n".join([*plain, "method: grpo"]))
+    flags = ["--judge_flip_share", "0.3", "--output_dir", str(tmp_path / "run")]
+    assert main(["train", "--config", str(tmp_path / "grpo.yaml"), *flags]) == 2
     assert "with flip_share" in capsys.readouterr().err
