@@ -5,6 +5,7 @@ from magnetar.evaluation.players.endpoint import EndpointPlayer
 from magnetar.evaluation.players.files import FilePlayer
 from magnetar.evaluation.players.kept import kept_answers
 from magnetar.evaluation.players.models import CheckpointPlayer, ModelPlayer, RolePlayer, generate_responses
+from magnetar.evaluation.players.rendering import rendering_note
 from magnetar.evaluation.players.specs import PlayerKind, check_player_spec, make_player, player_kind
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "kept_answers",
     "make_player",
     "player_kind",
+    "rendering_note",
 ]
