@@ -47,8 +47,8 @@ def check_parts(parts: Mapping[str, Part], where: str = "parts") -> None:
 def split_parts(rows: Dataset, parts: Mapping[str, Part], seed: int, *, stratified: bool = False) -> dict[str, Dataset]:
     """Split a dataset such that no prompt is in two parts, but for parts that are made of others.
 
-    Parts are taken one after the other from what is left, as `split_preferences` takes them, so that neither the order of
-    the rows nor the machine matters.
+    Parts are taken one after the other from what is left, as `split_preferences` takes them, so that neither the order
+    of the rows nor the machine matters.
 
     Args:
         rows: With a column ``prompt``.

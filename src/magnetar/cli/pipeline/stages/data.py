@@ -77,8 +77,8 @@ def _check(own: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: {unknown_name('kind', str(own['kind']), KINDS)}")
     if own.get("signs") not in (None, SIGNS):
         raise ConfigError(
-            f"{where}: signs is {own['signs']!r}, expected 'preferred' (the preferred response counts as safe, the other "
-            "as unsafe) or nothing"
+            f"{where}: signs is {own['signs']!r}, expected 'preferred' (the preferred response counts as safe, the "
+            "other as unsafe) or nothing"
         )
     if not isinstance(own.get("stratified", False), bool):
         raise ConfigError(f"{where}: stratified is {own['stratified']!r}, expected true or false")

@@ -1,4 +1,4 @@
-"""Stage `train`: methods × seeds under one budget, as `magnetar compare` trains them, each policy of each round kept."""
+"""Stage `train`: methods × seeds under one budget, as `magnetar compare` trains them, with the policy of each round."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,6 @@ def steps(work: Work) -> list[Step]:
 
 def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
     """What `magnetar train` does, with the policy of each round kept."""
-    from magnetar.cli.comparison.runs import free_memory
     from magnetar.cli.run_options import settings_run
     from magnetar.cli.train import run as train
     from magnetar.training.checkpoints import complete_checkpoints
@@ -75,10 +74,7 @@ def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
         args.resume_from_checkpoint = str(found[-1])
     else:
         args.overwrite_output_dir = True  # what is there was cut short before its first checkpoint
-    try:
-        train(options, args, model_config, prepare=lambda trainer: trainer.add_callback(RoundSnapshots(trainer)))
-    finally:
-        free_memory()
+    train(options, args, model_config, prepare=lambda trainer: trainer.add_callback(RoundSnapshots(trainer)))
     ledger = read_ledger(step.folder)
     return {"label": step.payload.label, "seed": step.payload.seed, "rounds": step.payload.rounds, **ledger.to_dict()}
 
