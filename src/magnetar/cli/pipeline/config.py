@@ -144,4 +144,8 @@ def _apply(found: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change!r}: {key!r} is {place!r}, which has no entries")
     if above == [] and last not in KEYS:
         raise ConfigError(f"--set {change!r}: {unknown_name('stage or key', last, KEYS)}")
+    entry = place.get(last)
+    if above == ["data"] and isinstance(entry, dict) and not isinstance(value, dict):
+        entry["source"] = value  # data.pairs=FILE: where it comes from, and not how it is split
+        return
     place[last] = value

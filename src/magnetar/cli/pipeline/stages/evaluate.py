@@ -127,10 +127,18 @@ def _resolved(settings: Mapping[str, Any], step: Step, work: Work) -> dict[str, 
     found["judges"] = {label: _judge(value, work) for label, value in settings["judges"].items()}
     found["prompts"] = _prompts(settings["prompts"], work)
     tournament = found.get("tournament")
-    if isinstance(tournament, Mapping) and isinstance(tournament.get("runs"), Mapping):
-        runs = {label: work.place(one) for label, one in tournament["runs"].items()}
-        found["tournament"] = {**tournament, "runs": runs}
+    if isinstance(tournament, Mapping):
+        # The kept policies of a run are those of one seed: of the first, unless the reference says otherwise.
+        chosen = {label: work.seeds_of(one)[0] for label, one in (tournament.get("runs") or {}).items()}
+        runs = {label: work.place(one) for label, one in chosen.items() if not _unfinished(one, work)}
+        labels = tournament.get("policies")
+        kept = None if labels is None else [label for label in labels if label in settings["policies"]]
+        found["tournament"] = {**tournament, "runs": runs, **({} if kept is None else {"policies": kept})}
     return found
+
+
+def _unfinished(value: Any, work: Work) -> bool:
+    return parse_reference(value) is not None and str(parse_reference(value)) not in work.finished
 
 
 def _judge(value: Any, work: Work) -> Any:
