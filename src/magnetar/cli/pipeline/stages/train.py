@@ -90,6 +90,9 @@ def _comparison(work: Work) -> ComparisonConfig:
         if key not in KEYS:
             raise ConfigError(f"train: {unknown_name('field', key, KEYS)}")
     model = own.pop("model", "sft:model" if "sft" in work.config.stages else work.config.model)
+    if any(reference.stage == "train" for reference in references_in([model])):
+        raise ConfigError(f"train: model is {model!r}, which this stage makes itself; start from another model")
+    work.check_form(model, ("model",), "train: model")
     settings = work.settings_for(_defaults(), own.pop("settings", None) or {})
     return comparison_config(
         {"output_dir": str(work.config.output_dir), **own, "model": model, "settings": settings}, "train"
@@ -110,9 +113,6 @@ def _settings(
         settings = settings_of_label(label, own, config, judge_is_there=not learned)
     except MagnetarError as error:
         raise type(error)(f"train: {error}") from error
-    work.check_form(config.model, ("model",), "train: model")
-    if any(product.step.startswith("train/") for product in work.used({"model": config.model}, where).values()):
-        raise ConfigError(f"train: model is {config.model!r}, which this stage makes itself; start from another model")
     work.check_form(config.dataset, ("data",), "train: dataset")
     _, args, _ = settings_run({**settings, "output_dir": str(work.config.output_dir)})
     if learned:
