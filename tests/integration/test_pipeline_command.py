@@ -174,6 +174,7 @@ def test_a_kill_in_each_stage_costs_nothing_but_time(
         assert pipeline(place / "p.yaml", "--dry_run") == 0
         line = next(line for line in capfd.readouterr().out.splitlines() if line.startswith(name))
         assert "would go on" in line
+    assert pipeline(place / "p.yaml", "--only", "train/ppo") == 0
     with monkeypatch.context() as patch:
         from magnetar.rollout import TransformersEngine
 
@@ -188,7 +189,7 @@ def test_a_kill_in_each_stage_costs_nothing_but_time(
 
         patch.setattr(TransformersEngine, "generate", killed)
         with pytest.raises(Killed):
-            pipeline(place / "p.yaml", "--from", "evaluate")
+            pipeline(place / "p.yaml")
     assert pipeline(place / "p.yaml") == 0
     assert products(out) == products(finished / "out")
     one, other = (json.loads((where / "evaluate" / "suite.json").read_text()) for where in (out, finished / "out"))
