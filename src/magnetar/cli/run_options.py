@@ -16,6 +16,7 @@ __all__ = [
     "Settings",
     "as_number",
     "check_complete",
+    "load_yaml",
     "parse_run",
     "parse_settings",
     "read_yaml",
@@ -215,6 +216,20 @@ def read_yaml(path: Path, known: set[str], command: str = "train") -> dict[str, 
     Raises:
         ConfigError: Missing, no YAML, no mapping, or an unknown key (named with the nearest known one).
     """
+    settings = load_yaml(path)
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"config file {path}: {_nearest(str(key), known, command)}")
+    # YAML reads 1e-5 as text; numbers in text are numbers here.
+    return {key: as_number(value) if isinstance(value, str) else value for key, value in settings.items()}
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping as it is; a key that stands twice is an error.
+
+    Raises:
+        ConfigError: Missing, no YAML, or no mapping.
+    """
     if not path.is_file():
         raise ConfigError(f"config file {path} does not exist")
     try:
@@ -223,11 +238,7 @@ def read_yaml(path: Path, known: set[str], command: str = "train") -> dict[str, 
         raise ConfigError(f"config file {path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"config file {path} holds a {type(settings).__name__}, expected a mapping of field: value")
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"config file {path}: {_nearest(str(key), known, command)}")
-    # YAML reads 1e-5 as text; numbers in text are numbers here.
-    return {key: as_number(value) if isinstance(value, str) else value for key, value in settings.items()}
+    return settings
 
 
 def _take_config_flag(rest: list[str]) -> Path | None:

@@ -1,4 +1,4 @@
-"""Prompts, preference pairs and demonstrations in TRL's column formats: from a file, a folder, the Hub or embedded for trying out."""
+"""Prompts, preference pairs and demonstrations in the usual formats: from a file, a folder, the Hub, or embedded."""
 
 from magnetar.data.demo import demo_prompts
 from magnetar.data.demonstrations import load_demonstrations

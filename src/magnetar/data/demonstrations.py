@@ -36,8 +36,8 @@ def load_demonstrations(
         how many rows were left out: pairs with equal responses, and pairs that neither response wins.
 
     Raises:
-        DataError: The source cannot be read or is of no known format; or a row has an empty response or prompt, or mixes
-            text and chat turns; the row is named.
+        DataError: The source cannot be read or is of no known format; or a row has an empty response or prompt, or
+            mixes text and chat turns; the row is named.
     """
     name = source_name(source)
     raw = read_source(source, split)

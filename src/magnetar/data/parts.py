@@ -40,15 +40,13 @@ def check_parts(parts: Mapping[str, Part], where: str = "parts") -> None:
                 )
         elif isinstance(size, bool) or not math.isfinite(size) or size <= 0:
             raise DataError(f"{where}: {name} is {size!r}, expected rows (1 or more) or a share (below 1)")
-        elif taken:
-            raise DataError(f"{where}: {name} comes after a part that takes the rest; name that one last")
 
 
 def split_parts(rows: Dataset, parts: Mapping[str, Part], seed: int, *, stratified: bool = False) -> dict[str, Dataset]:
     """Split a dataset such that no prompt is in two parts, but for parts that are made of others.
 
-    Parts are taken one after the other from what is left, as `split_preferences` takes them, so that neither the order of
-    the rows nor the machine matters.
+    Parts are taken one after the other from what is left, "rest" at the end, as `split_preferences` takes them: neither
+    the order of the rows nor the machine matters.
 
     Args:
         rows: With a column ``prompt``.
@@ -69,9 +67,8 @@ def split_parts(rows: Dataset, parts: Mapping[str, Part], seed: int, *, stratifi
     found: dict[str, list[Dataset]] = {}
     for group in groups:
         left: Dataset | None = group
-        for name, size in parts.items():
-            if isinstance(size, Sequence) and not isinstance(size, str):
-                continue
+        sizes = {name: size for name, size in parts.items() if isinstance(size, int | float | str)}
+        for name, size in sorted(sizes.items(), key=lambda entry: entry[1] == REST):
             if left is None:
                 raise DataError(f"part {name!r} would be empty: the parts before it take all {len(rows)} rows")
             if size == REST:

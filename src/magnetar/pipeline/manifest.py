@@ -49,8 +49,8 @@ class Manifest:
 
     Attributes:
         step: Its name, such as "preference/cost".
-        inputs: What it was made from: ``settings``, ``data`` (name → digest or revision), ``uses`` (reference → digest of
-            that product) and ``code``.
+        inputs: What it was made from: ``settings``, ``data`` (name → digest or revision), ``uses`` (reference → digest
+            of that product) and ``code``.
         outputs: Path below the step's folder → what was written there.
         inputs_digest: Digest of ``inputs``.
         outputs_digest: Digest of the outputs that others use.

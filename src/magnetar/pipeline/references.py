@@ -1,4 +1,4 @@
-"""References to what another stage makes: ``stage:product``, in the place of a name of a model, a dataset or a judge."""
+"""References to what another stage makes: ``stage:product``, in the place of the name of a model, dataset or judge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

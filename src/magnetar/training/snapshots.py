@@ -66,8 +66,8 @@ class PolicySnapshots(TrainerCallback):
 class RoundSnapshots(TrainerCallback):
     """Saves the policy at the end of each round but the last, which ends with the run's result.
 
-    Each goes into ``rounds/round-N`` of the run's folder (N from 1), with the ledger of that moment. Where the magnet moves
-    with the rounds, these policies are the magnets of the rounds after.
+    Each goes into ``rounds/round-N`` of the run's folder (N from 1), with the ledger of that moment. Where the magnet
+    moves with the rounds, these policies are the magnets of the rounds after.
     """
 
     def __init__(self, trainer: "NashTrainer") -> None:

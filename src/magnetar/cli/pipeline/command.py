@@ -117,8 +117,8 @@ def _list_presets() -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="magnetar pipeline",
-        description="SFT, preference models, self-play, evaluation and report, by one file. Repeat the command to go on "
-        "after an interruption or a change: what is finished and unchanged is kept, see docs/pipeline.md.",
+        description="SFT, preference models, self-play, evaluation and report, by one file. Repeat the command to go "
+        "on after an interruption or a change: what is finished and unchanged is kept, see docs/pipeline.md.",
         allow_abbrev=False,
     )
     option = options_of(parser)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from magnetar.cli.run_options import as_number, read_yaml
+from magnetar.cli.run_options import as_number, load_yaml
 from magnetar.errors import ConfigError, unknown_name
 from magnetar.pipeline.references import STAGES
 
@@ -51,7 +51,7 @@ def read_configuration(path: Path, changes: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: The file or a change cannot be read.
     """
-    found = read_yaml(path, set(KEYS), "pipeline")
+    found = load_yaml(path)
     for change in changes:
         _apply(found, change)
     return found
@@ -144,4 +144,8 @@ def _apply(found: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change!r}: {key!r} is {place!r}, which has no entries")
     if above == [] and last not in KEYS:
         raise ConfigError(f"--set {change!r}: {unknown_name('stage or key', last, KEYS)}")
+    entry = place.get(last)
+    if above == ["data"] and isinstance(entry, dict) and not isinstance(value, dict):
+        entry["source"] = value  # data.pairs=FILE: where it comes from, and not how it is split
+        return
     place[last] = value

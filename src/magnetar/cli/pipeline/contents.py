@@ -1,7 +1,6 @@
 """What a pipeline reads from elsewhere, and what tells that it has changed: bytes of files, revisions on the Hub."""
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,21 @@ class Contents:
             found = self.digests.of_folder(Path(source.place))
             return found if source.base is None else f"{found} on {self.model(source.base.name)}"
         return self._revision(name, "model", revision)
+
+    def policy(self, spec: Any) -> str:
+        """Digest of what answers: a model, or a file of responses; of an endpoint only its name.
+
+        Raises:
+            MagnetarError: It cannot be.
+        """
+        from magnetar.evaluation.players import check_player_spec, player_kind
+
+        check_player_spec(spec)
+        kind = player_kind(spec)
+        if kind in ("model", "adapter"):
+            return self.model(str(spec))
+        path = Path(str(spec).removeprefix("file:")).expanduser()
+        return self.digests.of(path) if path.is_file() else str(spec)
 
     def judge(self, spec: Any) -> str:
         """Digest of what a judge is made from, as far as that lies here.
@@ -135,16 +149,9 @@ class Contents:
         """
         if self.unknown:
             raise ConfigError(
-                f"{', '.join(self.unknown)}: neither a file or folder here nor fetched earlier, and the Hugging Face Hub "
-                "cannot be reached; check the paths or the network connection"
+                f"{', '.join(self.unknown)}: neither a file or folder here nor fetched earlier, and the Hugging Face "
+                "Hub cannot be reached; check the paths or the network connection"
             )
-
-
-def refers(value: Any) -> bool:
-    """Whether a judge's spec names something that another stage makes."""
-    from magnetar.pipeline.references import references_in
-
-    return bool(references_in(value if isinstance(value, Mapping) else {"judge": value}))
 
 
 def _fetched(name: str, kind: str, revision: str | None) -> str | None:

@@ -1,11 +1,12 @@
 """Running the steps of a pipeline: one at a time, each with a manifest at its end, what failed named."""
 
+import json
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import magnetar
+from magnetar.cli.comparison.runs import free_memory
 from magnetar.cli.pipeline.provenance import git_state, hardware
 from magnetar.cli.pipeline.stages import run_step
 from magnetar.cli.pipeline.work import Work
@@ -34,6 +36,7 @@ from magnetar.pipeline.plan import Step, StepState, inputs_of, state_of
 
 __all__ = ["only_pipeline", "run_steps"]
 
+OVERVIEW_FILE = "pipeline.json"
 LOCK_FILE = ".pipeline.lock"
 EARLIER = "earlier"
 
@@ -88,6 +91,7 @@ def run_steps(
         if state.status in ("run", "resume"):
             state = _earlier_result(step, states, work, state) or state
         states[step.name] = state
+        work.finished = _finished(work, states)
         if state.status in ("finished", "skipped", "blocked"):
             _say(f"{where}: {_told(state)}")
             if state.status == "blocked":
@@ -105,11 +109,45 @@ def run_steps(
         else:
             done = states[step.name].manifest
             _say(f"{where}: finished, {_hours(0.0 if done is None else done.hours)}")
+        _write_overview(steps, states, work)
         work.contents.digests.keep()
+    _write_overview(steps, states, work)
     work.contents.digests.keep()
     for line in failed:
         _say(f"missing: {line}")
     return not failed
+
+
+def _finished(work: Work, states: Mapping[str, StepState]) -> set[str]:
+    """References to products that are there."""
+    return {
+        text for text, product in work.products.items() if (one := states.get(product.step)) is not None and one.usable
+    }
+
+
+def _write_overview(steps: Sequence[Step], states: Mapping[str, StepState], work: Work) -> None:
+    """``pipeline.json``: all steps in their order, for pages and for people."""
+    entries = []
+    for step in steps:
+        state = states.get(step.name)
+        done = None if state is None else state.manifest
+        entries.append(
+            {
+                "name": step.name,
+                "stage": step.stage,
+                "folder": step.name,
+                "status": "waiting" if state is None else state.status,
+                "reasons": [] if state is None else list(state.reasons),
+                "hours": None if done is None else done.hours,
+                "results": {} if done is None else dict(done.results),
+            }
+        )
+    config = {"model": work.config.model, "settings": dict(work.config.settings), **work.config.stages}
+    path = work.config.output_dir / OVERVIEW_FILE
+    unfinished = path.with_name(f"{path.name}.part")
+    text = json.dumps({"format": 1, "steps": entries, "config": config}, indent=2, ensure_ascii=False, default=str)
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _run_one(
@@ -127,6 +165,8 @@ def _run_one(
     except BaseException:
         write_started(step.folder, inputs, spent + (time.monotonic() - clock) / 3600)
         raise
+    finally:
+        free_memory()
     if not work.config.keep_checkpoints:
         for folder in step.folder.glob("checkpoint-*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -159,10 +199,8 @@ def _put_aside(step: Step, work: Work) -> None:
         (step.folder / MANIFEST_FILE).unlink(missing_ok=True)
         return
     manifest = None
-    try:
+    with suppress(MagnetarError):  # damaged: nothing says what it was
         manifest = read_manifest(step.folder)
-    except MagnetarError:
-        pass  # damaged: nothing says what it was
     if manifest is None:
         shutil.rmtree(step.folder)
         return
@@ -217,7 +255,7 @@ def _hours(hours: float) -> str:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _say(text: Any) -> None:

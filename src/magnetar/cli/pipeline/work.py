@@ -8,7 +8,7 @@ from typing import Any
 from magnetar.cli.pipeline.config import PipelineConfig
 from magnetar.cli.pipeline.contents import Contents
 from magnetar.errors import ConfigError
-from magnetar.pipeline.plan import Product, Step
+from magnetar.pipeline.plan import Product
 from magnetar.pipeline.references import Reference, parse_reference, references_in, unknown_reference
 
 __all__ = ["Work"]
@@ -26,6 +26,7 @@ class Work:
         products: Reference, as text → what it stands for; filled stage by stage.
         groups: Reference, as text, that stands for several products (all seeds of a method) → those.
         folders: Step → folder.
+        finished: References to products that are there, while the pipeline runs.
     """
 
     config: PipelineConfig
@@ -33,6 +34,7 @@ class Work:
     products: dict[str, Product] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
 
     def offer(self, reference: str, product: Product) -> None:
         """Say that a step makes something that others may name."""
@@ -42,6 +44,10 @@ class Work:
         """Folder of a step, remembered."""
         self.folders[name] = self.config.output_dir / name
         return self.folders[name]
+
+    def whole(self, step: str) -> Product:
+        """All that a step makes."""
+        return Product(step, "", "step")
 
     def used(self, value: Any, where: str) -> dict[Reference, Product]:
         """Products that settings refer to.
@@ -108,11 +114,6 @@ class Work:
         """Settings for all stages that this one knows, and its own, which win."""
         fields = set(known)
         return {name: value for name, value in self.config.settings.items() if name in fields} | dict(own)
-
-
-def external(step: Step) -> list[str]:
-    """What a step reads from outside of the pipeline, by name."""
-    return list(step.data)
 
 
 def _a(form: str) -> str:

@@ -237,8 +237,8 @@ def _check(
     chat = not isinstance(train[0]["prompt"], str)
     if chat and tokenizer.chat_template is None and args.chat_template_path is None:
         raise ModelError(
-            "the demonstrations are chat turns, but the tokenizer has no chat template; use an instruction-tuned model, "
-            "name a template with chat_template_path, or give the demonstrations as plain text"
+            "the demonstrations are chat turns, but the tokenizer has no chat template; use an instruction-tuned "
+            "model, name a template with chat_template_path, or give the demonstrations as plain text"
         )
 
 

@@ -10,7 +10,7 @@ __all__ = ["PRESETS", "preset_file"]
 
 PRESETS: Mapping[str, str] = MappingProxyType(
     {
-        "paper_safety": "safety alignment of arXiv:2410.16714, section 5: Alpaca, PKU-SafeRLHF, HH-harmless, by Hub names",
+        "paper_safety": "safety alignment of arXiv:2410.16714, section 5: Alpaca, PKU-SafeRLHF, HH-harmless, by names",
         "paper_general": "general ability of arXiv:2410.16714, section 5: OpenHermes, a mixture of 700 k preferences",
         "small_safety": "the same stages at the size of one core: the embedded model, on files that you name",
     }

@@ -18,6 +18,11 @@ MODULES = {
     "sft": "magnetar.cli.pipeline.stages.sft",
     "preference": "magnetar.cli.pipeline.stages.preference",
     "train": "magnetar.cli.pipeline.stages.train",
+    "evaluate": "magnetar.cli.pipeline.stages.evaluate",
+    "attack": "magnetar.cli.pipeline.stages.attack",
+    "exploit": "magnetar.cli.pipeline.stages.exploit",
+    "benchmark": "magnetar.cli.pipeline.stages.benchmark",
+    "report": "magnetar.cli.pipeline.stages.report",
 }
 
 

@@ -30,7 +30,7 @@ def steps(work: Work) -> list[Step]:
                 name=step,
                 stage="data",
                 folder=work.step_folder(step),
-                settings={**own, "parts": parts},
+                settings={**own, "parts": [[part, size] for part, size in parts.items()]},  # their order matters
                 data={str(source["dataset"]): work.contents.dataset(str(source["dataset"])) for source in sources},
                 neutral=("kind",) if own.get("kind") is None else (),
                 seeds={"split": own.get("seed", 0)},
@@ -58,7 +58,7 @@ def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
     if settings.get("limit") is not None and settings["limit"] < len(rows):
         rows = rows.shuffle(seed=settings.get("seed", 0)).select(range(settings["limit"]))
     parts = split_parts(
-        rows, settings["parts"], settings.get("seed", 0), stratified=bool(settings.get("stratified", False))
+        rows, dict(settings["parts"]), settings.get("seed", 0), stratified=bool(settings.get("stratified", False))
     )
     step.folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
@@ -77,8 +77,8 @@ def _check(own: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: {unknown_name('kind', str(own['kind']), KINDS)}")
     if own.get("signs") not in (None, SIGNS):
         raise ConfigError(
-            f"{where}: signs is {own['signs']!r}, expected 'preferred' (the preferred response counts as safe, the other "
-            "as unsafe) or nothing"
+            f"{where}: signs is {own['signs']!r}, expected 'preferred' (the preferred response counts as safe, the "
+            "other as unsafe) or nothing"
         )
     if not isinstance(own.get("stratified", False), bool):
         raise ConfigError(f"{where}: stratified is {own['stratified']!r}, expected true or false")

@@ -51,9 +51,8 @@ def steps(work: Work) -> list[Step]:
 
 def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
     """What `magnetar preference` does."""
-    from magnetar.cli.preference import EVALUATION_FILE
+    from magnetar.cli.preference import EVALUATION_FILE, settings_of
     from magnetar.cli.preference import run as train
-    from magnetar.cli.preference import settings_of
     from magnetar.training.checkpoints import complete_checkpoints
 
     settings = {name: work.place(value) for name, value in step.settings.items()}

@@ -1,4 +1,4 @@
-"""Stage `train`: methods × seeds under one budget, as `magnetar compare` trains them, each policy of each round kept."""
+"""Stage `train`: methods × seeds under one budget, as `magnetar compare` trains them, with the policy of each round."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,6 @@ def steps(work: Work) -> list[Step]:
 
 def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
     """What `magnetar train` does, with the policy of each round kept."""
-    from magnetar.cli.comparison.runs import free_memory
     from magnetar.cli.run_options import settings_run
     from magnetar.cli.train import run as train
     from magnetar.training.checkpoints import complete_checkpoints
@@ -75,10 +74,7 @@ def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
         args.resume_from_checkpoint = str(found[-1])
     else:
         args.overwrite_output_dir = True  # what is there was cut short before its first checkpoint
-    try:
-        train(options, args, model_config, prepare=lambda trainer: trainer.add_callback(RoundSnapshots(trainer)))
-    finally:
-        free_memory()
+    train(options, args, model_config, prepare=lambda trainer: trainer.add_callback(RoundSnapshots(trainer)))
     ledger = read_ledger(step.folder)
     return {"label": step.payload.label, "seed": step.payload.seed, "rounds": step.payload.rounds, **ledger.to_dict()}
 
@@ -94,6 +90,9 @@ def _comparison(work: Work) -> ComparisonConfig:
         if key not in KEYS:
             raise ConfigError(f"train: {unknown_name('field', key, KEYS)}")
     model = own.pop("model", "sft:model" if "sft" in work.config.stages else work.config.model)
+    if any(reference.stage == "train" for reference in references_in([model])):
+        raise ConfigError(f"train: model is {model!r}, which this stage makes itself; start from another model")
+    work.check_form(model, ("model",), "train: model")
     settings = work.settings_for(_defaults(), own.pop("settings", None) or {})
     return comparison_config(
         {"output_dir": str(work.config.output_dir), **own, "model": model, "settings": settings}, "train"
@@ -114,9 +113,6 @@ def _settings(
         settings = settings_of_label(label, own, config, judge_is_there=not learned)
     except MagnetarError as error:
         raise type(error)(f"train: {error}") from error
-    work.check_form(config.model, ("model",), "train: model")
-    if any(product.step.startswith("train/") for product in work.used({"model": config.model}, where).values()):
-        raise ConfigError(f"train: model is {config.model!r}, which this stage makes itself; start from another model")
     work.check_form(config.dataset, ("data",), "train: dataset")
     _, args, _ = settings_run({**settings, "output_dir": str(work.config.output_dir)})
     if learned:
