@@ -36,9 +36,7 @@ def colors(dark: bool) -> dict[str, str]:
     start = STYLE.index("prefers-color-scheme: dark") if dark else 0
     block = STYLE[start : STYLE.index("}", start)]
     found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", block))
-    return {
-        name: value if len(value) == 7 else "#" + "".join(2 * c for c in value[1:]) for name, value in found.items()
-    }
+    return {name: value if len(value) == 7 else "#" + 2 * value[1:] for name, value in found.items()}  # as #fff
 
 
 def linear(color: str) -> NDArray[np.float64]:
@@ -87,7 +85,9 @@ def test_words_and_lines_stand_out(dark: bool) -> None:
         assert contrast(found[f"on-{side}"], found[side]) >= 4.5, "the share within a bar of outcomes"
         assert contrast(found[side], found[f"{side}-soft"]) >= 4.5, "a chip"
         for opacity in np.linspace(FAINT, FAINT + STRONG, 8):
-            assert contrast(found["ink"], blend(found[side], found["card"], float(opacity))) >= 4.5, "a cell's number"
+            assert contrast(found["ink"], blend(found[f"cell-{side}"], found["card"], float(opacity))) >= 4.5, (
+                "a cell's number"
+            )
 
 
 def test_figures_for_papers_have_the_tones_of_the_pages() -> None:
