@@ -35,7 +35,7 @@ HEADINGS = (
 class Page(HTMLParser):
     """Words of a page, its headings and tables, and whether its elements nest."""
 
-    VOID = ("meta", "link", "line", "circle", "rect", "path", "br", "input", "img")
+    VOID = ("meta", "link", "br", "input", "img")
 
     def __init__(self, text: str) -> None:
         super().__init__()
