@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from magnetar.errors import DataError
+from magnetar.evaluation.asking import OrderRecord
 from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.players import PlayerKind
 from magnetar.evaluation.suite.plain import from_plain, to_plain
 from magnetar.evaluation.summary import SideSummary
 from magnetar.types import Prompt
@@ -22,16 +24,12 @@ __all__ = [
     "MatchupRecord",
     "OrderRecord",
     "PathStep",
-    "PolicyKind",
     "PolicyRecord",
     "PromptsRecord",
     "SampleRecord",
     "SuiteResult",
     "TournamentRecord",
 ]
-
-PolicyKind = Literal["model", "adapter", "endpoint", "file"]
-"""What answers: whole weights, a PEFT adapter, an OpenAI-compatible server, or a file of responses."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,13 @@ class PolicyRecord:
 
     Attributes:
         spec: What was evaluated; one for each seed of a method.
-        kind: What it is.
+        kind: What it is: whole weights, a PEFT adapter, an OpenAI-compatible server, or a file of responses.
         seeds: Names of the runs behind it in the order of ``spec``, such as "0", "1"; empty for a single policy.
         responses: Its responses to the suite's prompts in figures, over all seeds; None where it gave none.
     """
 
     spec: tuple[str, ...]
-    kind: PolicyKind
+    kind: PlayerKind
     seeds: tuple[str, ...] = ()
     responses: SideSummary | None = None
 
@@ -83,23 +81,6 @@ class CategoryWinRate:
     wins: float
     ties: float
     losses: float
-
-
-@dataclass(frozen=True)
-class OrderRecord:
-    """What the place of a response does to a judge's answer.
-
-    Attributes:
-        shown_first: The policy's win rate where its responses are shown first, in [0, 1].
-        shown_second: The policy's win rate where they are shown second.
-        first_place: Mean probability that the response shown first wins, whosever it is; one half without order bias.
-        flip_rate: Share of pairs whose winner changes with the order.
-    """
-
-    shown_first: float
-    shown_second: float
-    first_place: Estimate
-    flip_rate: float
 
 
 @dataclass(frozen=True)
