@@ -1,5 +1,6 @@
 """What a pipeline left in its folder: manifests of its steps, runs, comparisons and suites."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -115,7 +116,8 @@ def read_pipeline(folder: Path) -> PipelineData:
     return PipelineData(
         name=folder.resolve().name,
         steps=steps,
-        runs=[path.parent for path in found[METRICS_FILE]],
+        # SFT and preference models write metrics too; only self-play has a ledger.
+        runs=[path.parent for path in found[METRICS_FILE] if (path.parent / "ledger.json").is_file()],
         comparisons=found[COMPARISON_FILE],
         suites=found[SUITE_FILE],
         logs={step.name: log for step in steps if (log := _trainer_log(step.folder))},
@@ -146,7 +148,10 @@ def _trainer_log(folder: Path) -> list[dict[str, Any]]:
     """What a Hugging Face trainer logged, from its last state; empty where there is none."""
     states = [folder / TRAINER_FILE, *sorted(folder.glob(f"checkpoint-*/{TRAINER_FILE}"), key=_steps_of)]
     states = [path for path in states if path.is_file()]
-    if not states or (folder / METRICS_FILE).is_file():
+    metrics = folder / METRICS_FILE
+    if metrics.is_file() and not (folder / "ledger.json").is_file():
+        return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not states or metrics.is_file():
         return []
     history = read_json(states[0] if states[0].parent == folder else states[-1]).get("log_history")
     return [line for line in history if isinstance(line, dict)] if isinstance(history, list) else []
