@@ -195,15 +195,17 @@ def test_curves_over_n_are_in_order_and_the_strongest_is_not_the_luckiest() -> N
     records = [
         ExploitabilityRecord("A", "best_of_n", rate(0.6), rate(0.1), "j", {"n": 4}),
         ExploitabilityRecord("A", "best_of_n", rate(0.5), rate(0.0), "j", {"n": 1}),
-        ExploitabilityRecord("A", "trained", wide, wide, "j", {"updates": 40}),
-        ExploitabilityRecord("A", "trained", narrow, narrow, "j", {"updates": 80}),
+        ExploitabilityRecord("A", "trained", wide, wide, "j", {"n": 1, "update": 40, "prompts": 9}),
+        ExploitabilityRecord("A", "trained", narrow, narrow, "j", {"n": 1, "update": 80, "prompts": 8}),
         ExploitabilityRecord("B", "best_of_n", rate(0.55), rate(0.05), "j", {"n": 4}),
     ]
     suite = replace(small(matchup("A", 0.5, opponent="B")), exploitability=records)
-    ((places, series),) = attacker_curves(suite).values()
+    over_n, over_training = attacker_curves(suite).values()
+    assert over_training == (["40", "80"], {"A": [wide, narrow]})
+    places, series = over_n
     assert places == ["n = 1", "n = 4"] and series == {"A": [rate(0.5), rate(0.6)], "B": [None, rate(0.55)]}
     assert strongest_attackers(suite) == {"A": narrow, "B": rate(0.55)}
-    best = ExploitabilityRecord("A", "best of both", rate(0.58), rate(0.08), "j")
+    best = ExploitabilityRecord("A", "best", rate(0.58), rate(0.08), "j", {"n": 4, "chosen": "trained"})
     assert strongest_attackers(replace(suite, exploitability=[*records, best]))["A"] == rate(0.58), "chosen with care"
 
 
