@@ -116,8 +116,7 @@ def read_pipeline(folder: Path) -> PipelineData:
     return PipelineData(
         name=folder.resolve().name,
         steps=steps,
-        # SFT and preference models write metrics too; only self-play has a ledger.
-        runs=[path.parent for path in found[METRICS_FILE] if (path.parent / "ledger.json").is_file()],
+        runs=[path.parent for path in found[METRICS_FILE] if _of_self_play(path)],
         comparisons=found[COMPARISON_FILE],
         suites=found[SUITE_FILE],
         logs={step.name: log for step in steps if (log := _trainer_log(step.folder))},
@@ -142,6 +141,12 @@ def _in_order(folder: Path, found: list[StepData]) -> list[StepData]:
         told = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
         steps.append(replace(step, status=str(entry.get("status", step.status)), reasons=told))
     return [*steps, *by_name.values()]
+
+
+def _of_self_play(metrics: Path) -> bool:
+    """SFT and preference models write metrics too, but count steps; self-play counts updates."""
+    with metrics.open(encoding="utf-8", errors="replace") as lines:
+        return '"update"' in lines.readline()
 
 
 def _trainer_log(folder: Path) -> list[dict[str, Any]]:

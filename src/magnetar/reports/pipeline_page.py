@@ -10,7 +10,8 @@ from magnetar.evaluation.suite import SuiteResult, read_suite
 from magnetar.reports.comparison_files import read_comparison
 from magnetar.reports.comparison_page import comparison_verdict
 from magnetar.reports.drawing.bars import Measure, interval_bars
-from magnetar.reports.drawing.canvas import Drawing
+from magnetar.reports.drawing.canvas import Drawing, percent_words
+from magnetar.reports.drawing.distribution import number_words
 from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.environment import page_environment
 from magnetar.reports.pipeline_data import PipelineData, StepData, read_pipeline
@@ -162,7 +163,7 @@ def _stage_sections(data: PipelineData) -> list[Section]:
             str(step.manifest.get("finished", ""))[:16].replace("T", " ") if step.finished else step.status,
             "–" if step.hours is None else f"{60 * step.hours:.1f}",
             ", ".join(f"{key} {value}" for key, value in step.part("seeds").items()) or "–",
-            ", ".join(f"{key} {_figure(value)}" for key, value in flat_settings(step.part("results")).items()) or "–",
+            _results(step.part("results")),
         ]
         for step in data.steps
     ]
@@ -189,7 +190,7 @@ def _log_figures(name: str, log: Sequence[Mapping[str, Any]]) -> list[Figure]:
     if len(points) < 2:
         return []
     places, losses = [place for place, _ in points], [loss for _, loss in points]
-    svg = line_chart(f"Loss of {name} over steps", places, [Series("loss", list(losses))])
+    svg = line_chart(f"Loss of {name} over steps", places, [Series("loss", list(losses))], from_zero=False)
     rows = tuple((f"{place:,.0f}", f"{loss:.3f}") for place, loss in points[:: max(1, len(points) // 20)])
     return [Figure(f"Loss of {name}", Drawing(svg, ("step", "loss"), rows), unit="over steps")]
 
@@ -258,8 +259,28 @@ def _last(data: PipelineData, name: str) -> Mapping[str, Any]:
     return next((step.part(name) for step in reversed(data.steps) if step.part(name)), {})
 
 
-def _figure(text: str) -> str:
-    try:
-        return compact(float(text))
-    except ValueError:
-        return text
+def _results(results: Mapping[str, Any]) -> str:
+    """Figures of a stage in words; what has the form of an estimate with its interval."""
+    told = []
+    for key, value in results.items():
+        if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
+            words = _estimate_words(value)
+        elif isinstance(value, Mapping):
+            words = f"({_results(value)})"
+        elif _number(value):
+            words = compact(float(value)) if isinstance(value, float) else f"{value:,}"
+        else:
+            words = str(value)
+        if value is not None:
+            told.append(f"{key.replace('_', ' ')} {words}")
+    return ", ".join(told) or "–"
+
+
+def _estimate_words(value: Mapping[str, Any]) -> str:
+    """A share in percent, anything else as a number, both with the interval if there is one."""
+    ends = [value["value"], value["low"], value["high"]]
+    if not _number(ends[0]):
+        return "–"
+    one = Estimate(float(ends[0]), ends[1], ends[2], float(value.get("confidence", 0.95)), "")
+    share = all(0.0 <= end <= 1.0 for end in ends if _number(end))
+    return percent_words(one) if share else number_words(one)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from magnetar.cli.games import main as compare_games
 from magnetar.evaluation import MatchupSummary, sample_records
 from magnetar.evaluation.judging import evaluate_judge
 from magnetar.evaluation.suite import SUITE_FILE, SuiteResult
@@ -41,10 +42,11 @@ def write_hostile_suite(folder: Path) -> None:
 
 def write_pipeline(folder: Path, summary: MatchupSummary) -> Path:
     """A folder as `magnetar pipeline` leaves it: SFT, two judges, two seeds of training, an evaluation under way."""
+    accuracy = {"value": 0.642, "low": 0.61, "high": 0.67, "confidence": 0.95, "method": "bca", "note": None}
     steps: dict[str, dict[str, Any]] = {
         "sft": {"results": {"loss": 1.93}, "seeds": {"seed": 0}, "hours": 0.4},
-        "preference/cost": {"results": {"accuracy": 0.671}, "hours": 0.2},
-        "preference/pairwise": {"results": {"accuracy": 0.642}, "hours": 0.21},
+        "preference/cost": {"results": {"accuracy": 0.671, "held_out_pairs": 300, "note": None}, "hours": 0.2},
+        "preference/pairwise": {"results": {"accuracy": accuracy}, "hours": 0.21},
         "train/MPO/seed-0": {"seeds": {"seed": 0}, "hours": 0.9},
         "train/MPO/seed-1": {"seeds": {"seed": 1}, "hours": 0.95},
         "evaluate": {"hours": 0.6},
@@ -98,7 +100,14 @@ def write_pages(folder: Path, summary: MatchupSummary) -> dict[str, Path]:
         "comparison": write_report(folder / "comparison"),
         "pipeline": write_report(write_pipeline(folder / "pipeline", summary)),
         "judge": _judge_page(folder),
+        "games": _game_page(folder / "games"),
     }
+
+
+def _game_page(folder: Path) -> Path:
+    words = ["--methods", "mirror_descent,mpo", "--updates", "40", "--out", str(folder)]
+    assert compare_games(["compare", "--games", "biased_rps,random:actions=4", *words]) == 0
+    return folder / "index.html"
 
 
 def _judge_page(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from unit.reports.suite_example import POLICIES
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-KINDS = ("run", "matchup", "suite", "comparison", "pipeline", "judge")
+KINDS = ("run", "matchup", "suite", "comparison", "pipeline", "judge", "games")
 # A browser takes seconds for each page: the default suite opens the one that has the most parts.
 ONE_KIND = [pytest.param(kind, marks=[] if kind == "suite" else [pytest.mark.slow]) for kind in KINDS]
 PHONE, SMALL_PHONE, DESK = (390, 844), (320, 640), (1280, 900)

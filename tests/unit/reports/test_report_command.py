@@ -98,8 +98,9 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(
 def test_a_pipeline_tells_stages_times_products_and_what_is_open(places: dict[str, Path]) -> None:
     page = Page(write_pipeline_report(places["pipeline"]).read_text())
     for told in (
-        "6 of 7 finished", "Work 3.3 h", "Commit 0123456789ab", "cores 2", "exploit: under way.", "accuracy 0.671",
-        "Loss of sft", "train/MPO/seed-1 30 updates, the magnet moved 1 time", "sha256 77aa", "preference/pairwise",
+        "6 of 7 finished", "Work 3.3 h", "Commit 0123456789ab", "cores 2", "exploit: under way.",
+        "accuracy 0.671, held out pairs 300", "accuracy 64.2% (61.0% to 67.0%)", "Loss of sft",
+        "train/MPO/seed-1 30 updates, the magnet moved 1 time", "sha256 77aa", "preference/pairwise",
         "Win rates: judge preference", "Answers side by side",
     ):  # fmt: skip
         assert told in page.words, told
@@ -108,7 +109,7 @@ def test_a_pipeline_tells_stages_times_products_and_what_is_open(places: dict[st
 def test_stages_stand_in_the_order_of_the_pipeline(places: dict[str, Path]) -> None:
     folder = places["pipeline"]
     assert [step.name for step in read_pipeline(folder).steps][:2] == ["sft", "preference/cost"]
-    steps = [{"name": name} for name in ("preference/cost", "sft")]
+    steps: list[dict[str, object]] = [{"name": name} for name in ("preference/cost", "sft")]
     steps.append({"name": "attack", "status": "failed", "reasons": ["the cost model cannot be read"]})
     (folder / "pipeline.json").write_text(json.dumps({"steps": steps}))
     read = read_pipeline(folder)
