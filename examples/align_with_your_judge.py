@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Align a language model with your own judge
 #
-# A judge is anything that says how likely one response is to be better than another. Here it is ten lines of Python; it could
-# be a reward model, a language model behind an endpoint, or several of them together.
+# A judge is anything that says how likely one response is to be better than another. Here it is ten lines of Python; it
+# could be a reward model, a language model behind an endpoint, or several of them together.
 #
 # `MODEL` is the embedded SmolLM2-135M-Instruct, so that this runs anywhere; give any Hub id in its place.
 
@@ -23,8 +23,8 @@ LONGEST = 48  # tokens
 # %% [markdown]
 # ## The judge
 #
-# Say that you want answers short, but not so short that they say nothing. For each pair: the probability that the first one is
-# better. Nobody has to think of a score; a judge may prefer in circles.
+# Say that you want answers short, but not so short that they say nothing. For each pair: the probability that the first
+# one is better. Nobody has to think of a score; a judge may prefer in circles.
 
 
 # %%
@@ -43,14 +43,19 @@ def win_prob(prompts, first, second):
 
 # %%
 judge = build_judge(win_prob)
-answers = ["Rain falls when clouds are full.", "Well, that is a long story, and it begins with the sea and the sun.", "Rain."]
+answers = [
+    "Rain falls when clouds are full.",
+    "Well, that is a long story, and it begins with the sea and the sun.",
+    "Rain.",
+]
 print(judge.group_win_prob(["Why does it rain?"], [answers])[0])
 
 # %% [markdown]
 # ## Train
 #
-# Each update draws a few responses to each of some prompts, lets them play each other, and makes the winners more likely. The
-# magnet holds the policy near where it was, and moves along every two updates. `NashTrainer` is a `transformers.Trainer`.
+# Each update draws a few responses to each of some prompts, lets them play each other, and makes the winners more
+# likely. The magnet holds the policy near where it was, and moves along every two updates. `NashTrainer` is a
+# `transformers.Trainer`.
 
 # %%
 trainer = NashTrainer(
@@ -78,7 +83,8 @@ trainer.train()
 # %% [markdown]
 # ## What has changed?
 #
-# On prompts that it has not seen, against the model that it started from. With eight prompts the interval is wide, and says so.
+# On prompts that it has not seen, against the model that it started from. With eight prompts the interval is wide, and
+# says so.
 
 # %%
 result = trainer.evaluate()
@@ -98,7 +104,7 @@ for prompt, after, before in list(zip(matchup.prompts, matchup.policy.texts, mat
 # %% [markdown]
 # ## Next
 #
-# `trainer.save_model("runs/shorter")` writes an ordinary adapter. The command line does all of this with a report at the end:
-# `magnetar train --judge python:my_judges:win_prob --model MODEL --dataset prompts.jsonl --output_dir runs/mine`. A function is
-# a start; [these judges](../docs/judges/README.md) are for real work, and [this is how to measure
-# one](../docs/judges/evaluation.md) before you trust it.
+# `trainer.save_model("runs/shorter")` writes an ordinary adapter. The command line does all of this with a report at
+# the end: `magnetar train --judge python:my_judges:win_prob --model MODEL --dataset prompts.jsonl --output_dir
+# runs/mine`. A function is a start; [these judges](../docs/judges/README.md) are for real work, and [this is how to
+# measure one](../docs/judges/evaluation.md) before you trust it.

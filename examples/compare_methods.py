@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare methods
 #
-# Papers on preference optimisation disagree about which method is best. Two ways to find out for yourself: where the truth is
-# known, and on a real model at equal budget.
+# Papers on preference optimisation disagree about which method is best. Two ways to find out for yourself: where the
+# truth is known, and on a real model at equal budget.
 
 # %%
 from pathlib import Path
@@ -26,9 +26,9 @@ FOLDER = Path("runs/compared")
 # %% [markdown]
 # ## Where the truth is known
 #
-# A transformer over four words that answers with at most three of them has 85 possible responses. All can be listed, so its
-# policy is known exactly, and how far it is from the equilibrium. The trainer is the one that trains large models; it does not
-# know that anybody looks.
+# A transformer over four words that answers with at most three of them has 85 possible responses. All can be listed, so
+# its policy is known exactly, and how far it is from the equilibrium. The trainer is the one that trains large models;
+# it does not know that anybody looks.
 
 # %%
 game = EnumerableGame.build()
@@ -53,14 +53,14 @@ axes.legend()
 figure
 
 # %% [markdown]
-# Self-play circles; whoever is held by a reference that never moves stops beside the equilibrium; MPO goes on.
-# [All methods](../docs/language_model_evidence.md), with the exact policies at which they come to rest.
+# Self-play circles; whoever is held by a reference that never moves stops beside the equilibrium; MPO goes on. [All
+# methods](../docs/language_model_evidence.md), with the exact policies at which they come to rest.
 #
 # ## On a real model, at equal budget
 #
-# On a real model nobody knows the gap. What one can do: give every method the same number of judge comparisons, let the results
-# play each other and the start, on prompts that none was trained on. Use a judge that none learned from (`eval_judge`), and
-# several seeds; this small run has neither, and the page says so.
+# On a real model nobody knows the gap. What one can do: give every method the same number of judge comparisons, let the
+# results play each other and the start, on prompts that none was trained on. Use a judge that none learned from
+# (`eval_judge`), and several seeds; this small run has neither, and the page says so.
 
 # %%
 config = {
@@ -79,7 +79,11 @@ config = {
         "max_completion_length": 32,
         "report_to": "none",
     },
-    "methods": {"mpo": {"magnet_every": 2}, "no self-play": {"method": "mpo", "opponent": "reference"}, "iterative_dpo": {}},
+    "methods": {
+        "mpo": {"magnet_every": 2},
+        "no self-play": {"method": "mpo", "opponent": "reference"},
+        "iterative_dpo": {},
+    },
     "evaluation": {"prompts": PROMPTS, "responses": 2, "curve_points": 1},
 }
 FOLDER.mkdir(parents=True, exist_ok=True)
@@ -87,8 +91,8 @@ FOLDER.mkdir(parents=True, exist_ok=True)
 magnetar(["compare", "--config", str(FOLDER / "comparison.yaml")])
 
 # %% [markdown]
-# The command prints the table and writes a page (`comparison.html`). It can be interrupted, and repeated with more methods or
-# seeds: only what is new is computed. The figures are there for your own plots:
+# The command prints the table and writes a page (`comparison.html`). It can be interrupted, and repeated with more
+# methods or seeds: only what is new is computed. The figures are there for your own plots:
 
 # %%
 result = read_comparison(FOLDER / "comparison.json")
@@ -99,5 +103,5 @@ for row in result.rows:
         print(f"{row.label:<14} beats the start {rate.value:.1%} {ends}")
 
 # %% [markdown]
-# With so little training nothing is shown, and the intervals say that. What a budget, an interval and a fair comparison are:
-# [comparing methods](../docs/comparing.md). Ten methods on real dialogues: [benchmarks](../benchmarks/README.md).
+# With so little training nothing is shown, and the intervals say that. What a budget, an interval and a fair comparison
+# are: [comparing methods](../docs/comparing.md). Ten methods on real dialogues: [benchmarks](../benchmarks/README.md).

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Games in five minutes
 #
-# What it means that preferences run in circles, what goes wrong then, and why a magnet that moves puts it right. All of it is
-# exact, and takes seconds.
+# What it means that preferences run in circles, what goes wrong then, and why a magnet that moves puts it right. All of
+# it is exact, and takes seconds.
 
 # %%
 import matplotlib.pyplot as plt
@@ -13,16 +13,17 @@ from magnetar import games, methods
 # %% [markdown]
 # ## Three responses, and none is best
 #
-# A preference game is a matrix: `P[i, j]` is the probability that response i beats response j. Here 0 usually beats 1, 1 beats
-# 2, and 2 beats 0. Annotators with different tastes make such circles all the time.
+# A preference game is a matrix: `P[i, j]` is the probability that response i beats response j. Here 0 usually beats 1,
+# 1 beats 2, and 2 beats 0. Annotators with different tastes make such circles all the time.
 
 # %%
 game = games.biased_rps()
 print(game.P)
 
 # %% [markdown]
-# Always giving one answer is a bad idea: whichever it is, another one beats it. The *duality gap* of a policy says how much an
-# opponent that knows it can win. Only the Nash equilibrium, which is a mixture here, has gap zero. A linear programme finds it:
+# Always giving one answer is a bad idea: whichever it is, another one beats it. The *duality gap* of a policy says how
+# much an opponent that knows it can win. Only the Nash equilibrium, which is a mixture here, has gap zero. A linear
+# programme finds it:
 
 # %%
 for name, policy in {"always 0": [1, 0, 0], "uniform": [1 / 3] * 3, "equilibrium": game.equilibrium()}.items():
@@ -31,8 +32,8 @@ for name, policy in {"always 0": [1, 0, 0], "uniform": [1 / 3] * 3, "equilibrium
 # %% [markdown]
 # ## Three ways to learn
 #
-# A language model cannot solve a linear programme over all texts. It can play against itself, and make what wins more likely.
-# Each of these methods takes 1,000 such updates, from the uniform policy:
+# A language model cannot solve a linear programme over all texts. It can play against itself, and make what wins more
+# likely. Each of these methods takes 1,000 such updates, from the uniform policy:
 
 # %%
 learners = {
@@ -46,8 +47,9 @@ for name, trace in traces.items():
     print(f"{name:<13} last gap {trace.duality_gap[-1]:.1e}  average's gap {trace.average_gap[-1]:.1e}")
 
 # %% [markdown]
-# Self-play's *average* is not bad, but nobody can serve the average of a thousand language models; its last policy is as far
-# away as ever. The fixed magnet brings it to rest at the wrong place. With a magnet that moves, the last policy arrives.
+# Self-play's *average* is not bad, but nobody can serve the average of a thousand language models; its last policy is
+# as far away as ever. The fixed magnet brings it to rest at the wrong place. With a magnet that moves, the last policy
+# arrives.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -60,7 +62,8 @@ figure
 # %% [markdown]
 # ## Where they go
 #
-# The three corners of the triangle are the three pure answers; every mixture is a point in it. The star is the equilibrium.
+# The three corners of the triangle are the three pure answers; every mixture is a point in it. The star is the
+# equilibrium.
 
 # %%
 corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
@@ -78,8 +81,8 @@ figure
 # %% [markdown]
 # ## A larger game, and a race
 #
-# Fifty responses with a noisy order between them. Training a language model costs by the question asked, so count those: how
-# many evaluations of the payoffs until the gap is at most 1e-2, 1e-4, 1e-6?
+# Fifty responses with a noisy order between them. Training a language model costs by the question asked, so count
+# those: how many evaluations of the payoffs until the gap is at most 1e-2, 1e-4, 1e-6?
 
 # %%
 game = games.noisy_bradley_terry(50, seed=0)
@@ -97,13 +100,13 @@ for method in (
 # %% [markdown]
 # ## Your own game
 #
-# Any matrix with `P + Pᵀ = 1` will do; what is wrong with another is said with its row and column. There are
-# [twenty kinds of ready-made games](../docs/games.md), from voters to poker, and real models against each other.
+# Any matrix with `P + Pᵀ = 1` will do; what is wrong with another is said with its row and column. There are [twenty
+# kinds of ready-made games](../docs/games.md), from voters to poker, and real models against each other.
 
 # %%
 mine = games.PreferenceGame(np.array([[0.5, 0.7, 0.4], [0.3, 0.5, 0.9], [0.6, 0.1, 0.5]]))
 print(mine.equilibrium().round(3))
 
 # %% [markdown]
-# A matrix game is a language model whose every response is one token, and the same methods train real ones: see
-# [align with your own judge](align_with_your_judge.py).
+# A matrix game is a language model whose every response is one token, and the same methods train real ones: see [align
+# with your own judge](align_with_your_judge.py).

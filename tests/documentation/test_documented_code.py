@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import textwrap
@@ -161,7 +162,7 @@ def prepare_settings(workshop: Path) -> None:
 
 def problem_with_judges(words: list[str]) -> str | None:
     """What is wrong with a judge that a command names; None if nothing is."""
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in itertools.pairwise(words):
         if flag in ("--judge", "--eval_judge", "--against") and value != "labels":
             try:
                 parse_judge_spec(value)

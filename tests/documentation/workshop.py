@@ -73,7 +73,8 @@ def build_workshop(folder: Path) -> Path:
 def _tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte, so that it reads everything."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])}
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {letter: index for index, letter in enumerate([*special, *letters])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
