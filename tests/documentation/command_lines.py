@@ -15,11 +15,15 @@ from documented_pages import ROOT
 
 from magnetar.cli.main import main
 
-__all__ = ["commands_in", "here_documents", "problem_with"]
+__all__ = ["commands_in", "completed", "here_documents", "problem_with"]
 
 HERE = re.compile(r"cat > (?P<file>\S+) <<'?(?P<end>\w+)'?\n(?P<text>.*?\n)(?P=end)\n", re.DOTALL)
 MAKE = re.compile(r"^([\w-]+):", re.MULTILINE)
 # Commands of which more than the words is checked before they run: what is called when the checks are done.
+NEEDED = {
+    "train": {"--model": "demo", "--dataset": "demo", "--judge": "panel", "--output_dir": "runs/mentioned"},
+    "preference": {"--kind": "reward", "--model": "demo", "--dataset": "pairs.jsonl", "--output_dir": "runs/mentioned"},
+}
 CHECKED = ("magnetar.cli.train.run", "magnetar.cli.preference.run", "magnetar.cli.demo.run")
 
 
@@ -42,6 +46,15 @@ def commands_in(text: str) -> Iterator[list[str]]:
             yield words
 
 
+def completed(words: list[str]) -> list[str]:
+    """A command as it is mentioned in a sentence, with what it needs beside: `magnetar train --method` too is right."""
+    needed = NEEDED.get(words[1], {})
+    if not needed or "--config" in words[:-1]:
+        return words
+    mentioned = words[:-1] if words[-1] in ("--method", "--config") else words
+    return mentioned + [word for flag, value in needed.items() if flag not in mentioned for word in (flag, value)]
+
+
 def problem_with(words: list[str]) -> str | None:
     """What is wrong with a command; None if nothing is, or if it is no command of this repository."""
     if words[0] == "magnetar":
@@ -57,6 +70,8 @@ def problem_with(words: list[str]) -> str | None:
 
 
 def _magnetar(words: list[str]) -> str | None:
+    if words[0] == "train":  # a machine without a GPU refuses bfloat16 that one with a GPU takes
+        words = [*words, "--use_cpu", "true", "--bf16", "false"]
     said = io.StringIO()
     try:
         with _nothing_done(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
@@ -65,7 +80,7 @@ def _magnetar(words: list[str]) -> str | None:
         return None
     except SystemExit as leaving:
         status = leaving.code
-    return f"exit status {status}: {said.getvalue().strip()}"
+    return None if status == 0 and "--help" in words else f"exit status {status}: {said.getvalue().strip()}"
 
 
 def _script(script: Path, words: list[str]) -> str | None:

@@ -19,12 +19,14 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workshop(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh copy as the working directory; the embedded model is a tiny one there."""
+def workshop(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A fresh copy as the working directory; the embedded model is a tiny one there, unless the test is a slow one."""
     shutil.copytree(furnished.parent, tmp_path / "copy", symlinks=True)
     work = tmp_path / "copy" / furnished.name
     monkeypatch.chdir(work)
-    monkeypatch.setattr("magnetar.modeling.loading.demo_model_folder", lambda: work / MODEL)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-reader")
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr("magnetar.modeling.loading.demo_model_folder", lambda: work / MODEL)
     return work
 
 

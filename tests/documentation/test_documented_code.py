@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_lines import commands_in, here_documents, problem_with
+from command_lines import commands_in, completed, here_documents, problem_with
 from documented_pages import PAGES, ROOT, Block, blocks_of, name_of, without_code
 
 from magnetar.judges import parse_judge_spec
@@ -21,6 +21,14 @@ from magnetar.judges import parse_judge_spec
 Account = tuple[Counter[str], list[str]]
 
 LONGEST_LINK = 60  # letters between a block and what it prints, such as "prints"
+# Minutes on a busy core: the log's search, the embedded panel's models, a network that is trained.
+SLOW = (
+    "docs/log.md",
+    "docs/judges/language_models.md",
+    "docs/judges/evaluation.md",
+    "docs/judges/panels.md",
+    "docs/sampled_feedback.md",
+)
 SHELLS = ("sh", "bash", "console")
 INLINE = re.compile(r"(?<!`)`(magnetar [a-z][^`]*)`(?!`)")
 
@@ -28,7 +36,8 @@ INLINE = re.compile(r"(?<!`)`(magnetar [a-z][^`]*)`(?!`)")
 def with_blocks(*languages: str) -> list[Any]:
     """The pages that have such blocks."""
     chosen = [page for page in PAGES if any(block.language in languages for block in blocks_of(page))]
-    return [pytest.param(page, id=name_of(page)) for page in chosen]
+    slow = SLOW if languages == ("python",) else ()
+    return [pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] * (name_of(page) in slow)) for page in chosen]
 
 
 def to_run(page: Path, languages: tuple[str, ...], account: Account, kind: str) -> list[Block]:
@@ -50,6 +59,7 @@ def run(block: Block, namespace: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of packages among themselves; a reader sees them too
 @pytest.mark.parametrize("page", with_blocks("python"))
 def test_python_runs_and_prints_what_the_page_says(page: Path, workshop: Path, account: Account) -> None:
     """The blocks of a page run one after another, as a reader would type them; `text` behind one is what it prints."""
@@ -98,7 +108,7 @@ def test_commands_within_sentences_are_read_by_the_real_parsers(workshop: Path, 
                 continue
             account[0]["commands read"] += 1
             (words,) = commands_in(command.replace("\n", " "))
-            problem = problem_with(words)
+            problem = problem_with(completed(words))
             if problem:
                 problems.append(f"{name_of(page)}: {command}\n    {problem}")
     assert not problems, "\n".join(problems)

@@ -116,8 +116,8 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, seed: in
 
 
 def _write_data(work: Path) -> None:
-    prompts = [{"prompt": [{"role": "user", "content": text}]} for text in ASKED]
-    _write_lines(work / "prompts.jsonl", prompts * 2)
+    asked = [*ASKED, *(f"{text} Explain it to a child." for text in ASKED)]
+    _write_lines(work / "prompts.jsonl", [{"prompt": [{"role": "user", "content": text}]} for text in asked])
     _write_lines(work / "held_out_prompts.jsonl", [{"prompt": f"{text} Say it briefly."} for text in ASKED])
     pairs = [
         {"prompt": text, "chosen": ANSWERS[index], "rejected": ANSWERS[(index + shift) % 4]}
