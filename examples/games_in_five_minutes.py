@@ -42,7 +42,7 @@ learners = {
     "MPO": methods.mpo(step_size=1.2, magnet_strength=0.3, magnet_every=10),  # it moves to the policy every ten updates
     "MPO-RT": methods.mpo_rt(step_size=1.2, magnet_strength=0.3, magnet_every=10),  # the pull is part of the reward
 }
-traces = {name: games.run(method, game, updates=1000, record=True) for name, method in learners.items()}
+traces = {name: games.run(method, game, updates=1000) for name, method in learners.items()}
 for name, trace in traces.items():
     print(f"{name:<13} last gap {trace.duality_gap[-1]:.1e}  average's gap {trace.average_gap[-1]:.1e}")
 
@@ -63,13 +63,13 @@ figure
 # ## Where they go
 #
 # The three corners of the triangle are the three pure answers; every mixture is a point in it. The star is the
-# equilibrium.
+# equilibrium. This time they start near a corner.
 
 # %%
 corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
 figure, row = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
 for axes, name in zip(row, ("self-play", "fixed magnet", "MPO"), strict=True):
-    path = traces[name].policies[:300] @ corners
+    path = games.run(learners[name], game, updates=300, initial=[0.7, 0.2, 0.1], record=True).policies @ corners
     axes.fill(*corners.T, facecolor="none", edgecolor="grey")
     axes.plot(*path.T, linewidth=1)
     axes.plot(*path[-1], "o")
