@@ -15,9 +15,9 @@ from magnetar.judges import build_judge
 
 MODEL = "demo"
 UPDATES = 8
-PROMPTS = 4  # of an update
+PROMPTS = 2  # of an update
 RESPONSES = 6  # to each prompt
-LONGEST = 48  # tokens
+LONGEST = 32  # tokens
 
 
 # %% [markdown]

@@ -19,8 +19,8 @@ from magnetar.training.enumerable import run_enumerable
 
 EXACT_UPDATES = 60
 MODEL = "demo"  # the embedded model; any Hub id
-BUDGET = 120  # comparisons by the judge, for each method
-PROMPTS = 12  # held out
+BUDGET = 36  # comparisons by the judge, for each method
+PROMPTS = 8  # held out
 FOLDER = Path("runs/compared")
 
 # %% [markdown]
@@ -74,9 +74,9 @@ config = {
         "use_peft": True,
         "lora_target_modules": "all-linear",
         "learning_rate": 3.0e-4,
-        "per_device_train_batch_size": 2,
+        "per_device_train_batch_size": 1,
         "num_generations": 4,
-        "max_completion_length": 32,
+        "max_completion_length": 24,
         "report_to": "none",
     },
     "methods": {
