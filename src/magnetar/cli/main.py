@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("magnetar.cli.train", "align a language model by self-play"),
     "compare": ("magnetar.cli.compare", "train several methods under one budget, and compare what comes out"),
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
+    "exploit": ("magnetar.cli.exploit", "how much an opponent could win against a policy, from below"),
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
     "report": (
@@ -25,7 +26,7 @@ COMMANDS = {
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
-WITH_MODELS = ("demo", "train", "compare", "eval", "preference", "judge", "agreement", "size")
+WITH_MODELS = ("demo", "train", "compare", "eval", "exploit", "preference", "judge", "agreement", "size")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -277,7 +277,8 @@ class ExploitabilityRecord:
 
     Attributes:
         policy: Name of the policy.
-        attacker: "best_of_n", "trained" or "best of both".
+        attacker: "best_of_n", "trained", or "best": the best of all of them, chosen on one half of the prompts and
+            measured on the other.
         win_rate: Of the attacker, in [0, 1].
         excess: ``win_rate`` above one half.
         judge: Name of the judge.
@@ -376,7 +377,7 @@ SECTION_KEYS: Mapping[str, tuple[str, ...]] = {
     "tournament": ("judge",),
     "attacks": ("attack", "policy", "judge", "reads"),
     "benchmarks": ("policy", "task", "metric", "settings"),
-    "exploitability": ("policy", "attacker", "judge", "settings"),
+    "exploitability": ("policy", "judge"),  # attackers of a policy are compared with each other, so all are replaced
 }
 """What tells two records of a section apart: one that is measured again replaces the earlier one."""
 
