@@ -10,6 +10,11 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "demo": ("magnetar.cli.demo", "align the embedded model on the embedded prompts, start to finish"),
+    "pipeline": (
+        "magnetar.cli.pipeline.command",
+        "from a base model to an aligned one to a page: all stages of one file",
+    ),
+    "sft": ("magnetar.cli.sft", "fine-tune a language model on demonstrations, before self-play"),
     "train": ("magnetar.cli.train", "align a language model by self-play"),
     "compare": ("magnetar.cli.compare", "train several methods under one budget, and compare what comes out"),
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
@@ -26,7 +31,10 @@ COMMANDS = {
     "games": ("magnetar.cli.games", "run methods on exact games"),
 }
 
-WITH_MODELS = ("demo", "train", "compare", "eval", "exploit", "preference", "judge", "agreement", "size")
+WITH_MODELS = (
+    *("demo", "pipeline", "sft", "train", "compare", "eval", "exploit"),
+    *("preference", "judge", "agreement", "size"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:

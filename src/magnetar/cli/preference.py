@@ -12,13 +12,15 @@ from magnetar.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from magnetar.data.poisoning import Poisoning
     from magnetar.training.preference import PreferenceConfig
 
-__all__ = ["PreferenceOptions", "main", "parse", "run"]
+__all__ = ["PreferenceOptions", "main", "parse", "run", "settings_of"]
 
 HELD_OUT_FILE = "held_out.parquet"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
+LIES = ("flip_share", "poison_share", "poison_trigger", "poison_seed")
 
 
 @dataclass
@@ -46,6 +48,22 @@ class PreferenceOptions:
     on_empty: str = field(default="error", metadata={"help": "Rows with an empty response: error or drop (counted)."})
     limit: int | None = field(default=None, metadata={"help": "Use only this many pairs, drawn with the seed."})
     report: bool = field(default=True, metadata={"help": "Measure the judge at the end and write report.html."})
+    flip_share: float = field(
+        default=0.0, metadata={"help": "Turn round the label of this share of the training pairs, to test robustness."}
+    )
+    poison_share: float = field(
+        default=0.0,
+        metadata={"help": "Put poison_trigger into the prompts of this share of the training pairs, and flip them."},
+    )
+    poison_trigger: str | None = field(default=None, metadata={"help": "Words that poisoned prompts end with."})
+    poison_seed: int = field(default=0, metadata={"help": "Which training pairs are flipped and poisoned."})
+
+    @property
+    def poisoning(self) -> "Poisoning":
+        """What is done to the training pairs."""
+        from magnetar.data.poisoning import Poisoning
+
+        return Poisoning(self.flip_share, self.poison_share, self.poison_trigger, self.poison_seed)
 
 
 def main(argv: list[str]) -> int:
@@ -54,11 +72,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
+def settings_of(values: dict[str, Any]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
+    """The run that settings describe, as `parse` reads them from a file.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    return parse([], values)
+
+
+def parse(argv: list[str], defaults: dict[str, Any] | None = None) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
     """Read flags and ``--config FILE.yaml``.
 
     Args:
         argv: Arguments after ``magnetar preference``.
+        defaults: Values to start from, by field name.
 
     Returns:
         Options, settings of the trainer, TRL's `ModelConfig`.
@@ -70,7 +98,7 @@ def parse(argv: list[str]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
 
     from magnetar.training.preference.config import PreferenceConfig
 
-    parsed = parse_settings((PreferenceOptions, PreferenceConfig, ModelConfig), argv, command="preference")
+    parsed = parse_settings((PreferenceOptions, PreferenceConfig, ModelConfig), argv, defaults, command="preference")
     options, args, model_config = parsed.values
     if "kind" not in parsed.given:
         raise ConfigError("kind is missing; give --kind pairwise, reward, cost or general")
@@ -82,6 +110,7 @@ def parse(argv: list[str]) -> tuple[PreferenceOptions, "PreferenceConfig", Any]:
         raise ConfigError(f"limit is {options.limit}, expected an integer of at least 2")
     if options.eval_holdout < 0:
         raise ConfigError(f"eval_holdout is {options.eval_holdout}, expected a number or share of pairs, or 0 for none")
+    _ = options.poisoning  # checks its settings
     return options, args, model_config
 
 
@@ -100,6 +129,7 @@ def run(options: PreferenceOptions, args: "PreferenceConfig", model_config: Any)
         MagnetarError: Anything that the user can mend.
     """
     train, held_out = select_pairs(options, args)
+    train, lies = _with_lies(train, options, args)
     folder = Path(str(args.output_dir))
     resume = _resume_folder(args, folder)
     _check_start(str(options.model), args.kind)
@@ -133,7 +163,7 @@ def run(options: PreferenceOptions, args: "PreferenceConfig", model_config: Any)
         processing_class=tokenizer,
         peft_config=get_peft_config(model_config),
     )
-    trainer.labels = {"model": str(options.model), "dataset": str(options.dataset)}
+    trainer.labels = {"model": str(options.model), "dataset": str(options.dataset), **lies}
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_judge(folder)
     if trainer.is_world_process_zero():
@@ -180,6 +210,22 @@ def select_pairs(options: PreferenceOptions, args: "PreferenceConfig") -> "tuple
             "eval_pairs, or eval_strategy='no'"
         )
     return pairs, held_out
+
+
+def _with_lies(
+    train: "Dataset", options: PreferenceOptions, args: "PreferenceConfig"
+) -> "tuple[Dataset, dict[str, str]]":
+    """Training pairs flipped and poisoned as asked for, and what the judge's card says of it."""
+    how = options.poisoning
+    if not how:
+        return train, {}
+    from magnetar.data.poisoning import poison
+
+    changed, counts = poison(train, how)
+    if args.process_index == 0:
+        print(f"{options.dataset}: {counts}", file=sys.stderr)
+    said = {name: str(getattr(options, name)) for name in LIES if getattr(options, name) is not None}
+    return changed, {**said, "poisoning": str(counts)}
 
 
 def _without_prompts_of(pairs: "Dataset", held_out: "Dataset", say: bool) -> "Dataset":

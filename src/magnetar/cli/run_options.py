@@ -44,6 +44,11 @@ class RunOptions:
     eval_judge: str | None = field(
         default=None, metadata={"help": "Judge of the evaluation; the training judge if none."}
     )
+    judge_flip_share: float | None = field(
+        default=None,
+        metadata={"help": "Have the judge answer this share of the pairs the wrong way round, to test robustness."},
+    )
+    judge_flip_seed: int = field(default=0, metadata={"help": "Which pairs these are."})
     limit: int | None = field(default=None, metadata={"help": "Use only this many prompts, drawn with the seed."})
     report: bool = field(default=True, metadata={"help": "Evaluate at the end and write report.html."})
 
@@ -86,10 +91,6 @@ def settings_run(settings: Mapping[str, Any]) -> tuple[RunOptions, NashConfig, M
     Raises:
         ConfigError: As `parse_run`.
     """
-    known = {f.name for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(_nearest(str(key), known, "train"))
     return parse_run([], settings)
 
 
@@ -136,6 +137,9 @@ def parse_settings(
     parser.error = refuse  # pyright: ignore[reportAttributeAccessIssue]  # one sentence, without the usage of pages
     known = {f.name for kind in kinds for f in fields(kind)}
     settings = dict(defaults or {})
+    for key in settings:
+        if key not in known:
+            raise ConfigError(_nearest(str(key), known, command))
     rest = list(argv)
     path = _take_config_flag(rest)
     if path is not None:

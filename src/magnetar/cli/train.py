@@ -46,12 +46,13 @@ def run(
     Raises:
         MagnetarError: Anything that the user can mend.
     """
-    for spec in (options.judge, options.eval_judge):
-        if spec is not None:
-            parse_judge_spec(spec)
+    if options.eval_judge is not None:
+        parse_judge_spec(options.eval_judge)
+    flips = _flips(options)
+    parse_judge_spec(options.judge, **flips)  # type: ignore[arg-type]
     method = args.build_method()
     if method.sampled_objective.needs_reward:
-        parse_scoring_spec(options.judge, f"method {method.name!r}")  # type: ignore[arg-type]
+        parse_scoring_spec(options.judge, f"method {method.name!r}", **flips)  # type: ignore[arg-type]
     train_prompts, held_out = select_prompts(options, args.seed)
     args.check_held_out(held_out is not None)
     args.check_engine()
@@ -70,7 +71,7 @@ def run(
     if resume is None and not args.overwrite_output_dir:
         refuse_other_run(folder)
     with loading_whole_models():
-        judge = build_judge(options.judge)  # type: ignore[arg-type]
+        judge = build_judge(options.judge, **flips)  # type: ignore[arg-type]
     model, tokenizer = load_policy(
         str(options.model),
         dtype=model_config.dtype or "float32",
@@ -137,6 +138,13 @@ def _limited(prompts: Any, limit: int | None, seed: int) -> Any:
     return prompts.shuffle(seed=seed).select(range(limit))
 
 
+def _flips(options: RunOptions) -> dict[str, Any]:
+    """Options of a training judge who errs; empty for one who does not."""
+    if options.judge_flip_share is None:
+        return {}
+    return {"flip_share": options.judge_flip_share, "flip_seed": options.judge_flip_seed}
+
+
 def _resume_folder(args: NashConfig, folder: Path) -> str | None:
     """The checkpoint to resume from, found and checked before the model is loaded."""
     if not args.resume_from_checkpoint:
@@ -153,13 +161,15 @@ def _finish(trainer: Any, options: RunOptions, folder: Path, held_out: Any) -> N
     """Evaluate against the reference, write model card and report."""
     from magnetar.cli.summary_text import print_summary
     from magnetar.evaluation import sample_records, summarize, write_evaluation
-    from magnetar.judges import build_judge
+    from magnetar.judges import Flipped, build_judge
     from magnetar.reports import write_model_card, write_run_report
 
     summary = matchup = None
     judge = trainer.judge
     if options.report and held_out is not None:
-        judge = build_judge(options.eval_judge) if options.eval_judge is not None else trainer.judge
+        # Flips are for training: what comes of it is measured by the judge who does not err.
+        own = trainer.judge.judge if isinstance(trainer.judge, Flipped) else trainer.judge
+        judge = build_judge(options.eval_judge) if options.eval_judge is not None else own
         # Every process plays its share; the first one writes.
         matchup = trainer.play_against_reference(judge=judge, progress=True)
         summary = summarize(matchup)

@@ -14,7 +14,14 @@ from magnetar.data.sources import read_source, source_name
 from magnetar.errors import DataError, ModelError
 from magnetar.types import Prompt
 
-__all__ = ["limit_prompt_length", "load_prompts", "prompt_text", "render_prompts", "split_rounds"]
+__all__ = [
+    "limit_prompt_length",
+    "load_prompts",
+    "prompt_text",
+    "render_prompts",
+    "split_dialogue_text",
+    "split_rounds",
+]
 
 _USUAL_NAMES = ("instruction", "question", "query", "input", "text", "messages", "prompts", "conversations")
 
@@ -37,6 +44,7 @@ _USER_MARKS = (
     "<|im_start|>user",
     "[INST]",
 )
+_TURN_ENDS = ("<|im_end|>", "<|end|>", "<|eot_id|>", "</s>")
 
 _log = logging.getLogger(__name__)
 
@@ -100,8 +108,9 @@ def load_prompts(
 def render_prompts(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of prompts up to where the response begins.
 
-    Chat turns go through the tokenizer's chat template, with the header of the assistant's turn at the end; text is
-    tokenised as it is. Neither gets a second beginning-of-sequence token, nor an end-of-sequence token.
+    Chat turns go through the tokenizer's chat template, with the header of the assistant's turn at the end, or with
+    that turn left open where the last one is the assistant's; text is tokenised as it is. Neither gets a second
+    beginning-of-sequence token, nor an end-of-sequence token.
 
     Args:
         prompts: Texts, or lists of chat turns.
@@ -206,6 +215,29 @@ def prompt_text(prompt: Prompt) -> str:
     if len(prompt) == 1:
         return prompt[0]["content"]
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+def split_dialogue_text(text: str) -> tuple[str, str, str]:
+    """Find what the user says last in a prompt that is text.
+
+    Args:
+        text: A text, or a dialogue written as text, with marks such as "Human:" and "Assistant:", that ends with the
+            assistant's mark.
+
+    Returns:
+        What stands before it, what the user says last, and what stands behind; joined they are the text. All of a text
+        that is no such dialogue is what the user says.
+    """
+    end = next((text.rfind(mark) for mark in _ASSISTANT_MARKS if text.rstrip().endswith(mark.rstrip())), -1)
+    if end < 0:
+        return "", text, ""
+    starts = [at + len(mark) for mark in _USER_MARKS if (at := text.rfind(mark, 0, end)) >= 0]
+    begins = [len(mark) - 1 for mark in _USER_MARKS if not starts and text.startswith(mark[1:])]
+    start = max([*starts, *begins], default=0)
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    for mark in ("", *_TURN_ENDS):
+        end = start + len(text[start:end].rstrip().removesuffix(mark).rstrip())
+    return text[:start], text[start:end], text[end:]
 
 
 def _prompt_values(raw: Dataset, prompt_column: str, name: str) -> list[Any]:
@@ -325,13 +357,18 @@ def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _chat_ids(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, row: int) -> list[int]:
-    """Token ids of a dialogue with the assistant's header at the end."""
+    """Token ids of a dialogue with the assistant's header at the end, or with its last turn left open."""
     from jinja2 import TemplateError
 
+    begun = turns[-1]["role"] == "assistant"
     try:
         # Templates write the special tokens themselves: apply_chat_template adds none.
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
-    except TemplateError as error:
+        ids = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=not begun, continue_final_message=begun, tokenize=True, return_dict=False
+        )
+    except (TemplateError, ValueError) as error:
+        if not begun and not isinstance(error, TemplateError):
+            raise
         raise DataError(
             f"prompt {row}: the tokenizer's chat template refuses it ({error}); its roles are "
             f"{', '.join(turn['role'] for turn in turns)}: change or remove the turn that it does not take"

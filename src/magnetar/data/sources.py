@@ -25,7 +25,7 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from magnetar.data.demo import DEMO_DATASET, DEMO_SPLITS, demo_prompts
 from magnetar.errors import DataError, unknown_name
 
-__all__ = ["read_source", "source_name"]
+__all__ = ["local_source", "read_source", "source_name"]
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -68,14 +68,26 @@ def read_source(
     name = os.fspath(source)
     if name == DEMO_DATASET:
         return _select_split(DatasetDict({s: demo_prompts(s) for s in DEMO_SPLITS}), split, repr(name))  # type: ignore[arg-type]
+    path = local_source(name)
+    if path is None:
+        return _read_hub(name, split, config)
+    with _readable(name):
+        found = _read_folder(path) if path.is_dir() else _read_file(path)
+    return _select_split(found, split, repr(name))
+
+
+def local_source(name: str) -> Path | None:
+    """The file or folder that a name stands for; None for a dataset on the Hub.
+
+    Raises:
+        DataError: It can only mean a path, and nothing is there.
+    """
     path = Path(name).expanduser()
     if path.exists():
-        with _readable(name):
-            found = _read_folder(path) if path.is_dir() else _read_file(path)
-        return _select_split(found, split, repr(name))
+        return path
     if _looks_local(name):
         raise DataError(f"no file or folder {name!r}; {_nearest(path)}")
-    return _read_hub(name, split, config)
+    return None
 
 
 def _read_file(path: Path) -> DatasetDict:

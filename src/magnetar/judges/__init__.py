@@ -16,7 +16,7 @@ from magnetar.judges.pointwise import PointwiseJudge, ScalarJudge
 from magnetar.judges.replay import replay
 from magnetar.judges.scores import group_scores, require_scores
 from magnetar.judges.spec import JUDGE_KINDS, JudgeSpec, build_judge, parse_judge_spec, parse_scoring_spec
-from magnetar.judges.wrappers import Batched, Cached, RateLimited, Recorded, Symmetrized
+from magnetar.judges.wrappers import Batched, Cached, Flipped, RateLimited, Recorded, Symmetrized
 
 if TYPE_CHECKING:
     from magnetar.judges.language_model import LanguageModelJudge
@@ -30,6 +30,7 @@ __all__ = [
     "Batched",
     "Cached",
     "CombinedJudge",
+    "Flipped",
     "FunctionJudge",
     "GeneralPreferenceJudge",
     "Judge",

@@ -9,7 +9,7 @@ from magnetar.judges.base import Judge
 from magnetar.judges.kinds import JUDGE_KINDS, JudgeSpec
 from magnetar.judges.kinds.python import from_python
 from magnetar.judges.scores import no_scores
-from magnetar.judges.wrappers.options import WRAPPER_OPTIONS, check_wrapper_options, wrap
+from magnetar.judges.wrappers.options import AROUND_OPTIONS, check_wrapper_options, wrap
 
 __all__ = ["JUDGE_KINDS", "JudgeSpec", "build_judge", "check_judge_spec", "parse_judge_spec", "parse_scoring_spec"]
 
@@ -24,7 +24,8 @@ def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec
             ``{"kind": "reward", "model": "my/model", "temperature": 2.0}``; or a mapping as JSON text, or the name of a
             ``.yaml``, ``.yml`` or ``.json`` file that holds one.
         **options: Further options; they win over those of a mapping. Every kind takes those of
-            `magnetar.judges.wrappers.options`: cache, record, requests_per_minute, questions_per_call.
+            `magnetar.judges.wrappers.options`: cache, record, requests_per_minute, questions_per_call, flip_share,
+            flip_seed.
 
     Returns:
         The checked spec.
@@ -38,13 +39,13 @@ def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec
         raise JudgeError(unknown_name("judge", kind, JUDGE_KINDS))
     known = JUDGE_KINDS[kind]
     for option in merged:
-        if option not in known.options | WRAPPER_OPTIONS:
-            raise JudgeError(unknown_name(f"option of judge {kind!r}", str(option), known.options | WRAPPER_OPTIONS))
+        if option not in known.options | AROUND_OPTIONS:
+            raise JudgeError(unknown_name(f"option of judge {kind!r}", str(option), known.options | AROUND_OPTIONS))
     if known.target is None and target:
         raise JudgeError(f"judge {kind!r} takes nothing behind a colon, got {target!r}; write {known.form}")
     if known.target is not None and not target:
         raise JudgeError(f"judge {kind!r} needs a {known.target}; write {known.form}")
-    around = {option: value for option, value in merged.items() if option in WRAPPER_OPTIONS}
+    around = {option: value for option, value in merged.items() if option in AROUND_OPTIONS}
     own = {option: value for option, value in merged.items() if option in known.options}
     parsed = JudgeSpec(kind, target, own, around)
     check_wrapper_options(str(parsed), around)
@@ -52,12 +53,13 @@ def parse_judge_spec(spec: str | Mapping[str, Any], **options: Any) -> JudgeSpec
     return parsed
 
 
-def parse_scoring_spec(spec: str | Mapping[str, Any], needed_by: str) -> JudgeSpec:
+def parse_scoring_spec(spec: str | Mapping[str, Any], needed_by: str, **options: Any) -> JudgeSpec:
     """Check a spec whose judge must give each response one score.
 
     Args:
         spec: See `parse_judge_spec`.
         needed_by: What needs the scores, for the message.
+        **options: Further options; see `parse_judge_spec`.
 
     Returns:
         The checked spec; where only the built judge tells whether it scores, it passes.
@@ -65,9 +67,9 @@ def parse_scoring_spec(spec: str | Mapping[str, Any], needed_by: str) -> JudgeSp
     Raises:
         JudgeError: As `parse_judge_spec`, or judges of this kind only compare.
     """
-    parsed = parse_judge_spec(spec)
-    if JUDGE_KINDS[parsed.kind].scores is False:
-        raise no_scores(str(parsed), needed_by)
+    parsed = parse_judge_spec(spec, **options)
+    if JUDGE_KINDS[parsed.kind].scores is False or parsed.around.get("flip_share"):
+        raise no_scores(f"{parsed}{' with flip_share' * bool(parsed.around.get('flip_share'))}", needed_by)
     return parsed
 
 
@@ -117,13 +119,13 @@ def build_judge(spec: "str | Judge | Callable[..., object] | Mapping[str, Any] |
     check_judge_spec(spec, **options)
     if isinstance(spec, Judge):
         return wrap(spec, options)
-    around = {option: value for option, value in options.items() if option in WRAPPER_OPTIONS}
+    around = {option: value for option, value in options.items() if option in AROUND_OPTIONS}
     check_wrapper_options(repr(spec), around)
     return wrap(from_python(spec, None, {key: options[key] for key in options if key not in around}), around)
 
 
 def _check_built(judge: Judge, options: Mapping[str, Any]) -> None:
-    useless = sorted(set(options) - WRAPPER_OPTIONS)
+    useless = sorted(set(options) - AROUND_OPTIONS)
     if useless:
         raise JudgeError(f"options {useless} have no effect on a judge that is already built: {judge.name!r}")
     check_wrapper_options(judge.name, options)

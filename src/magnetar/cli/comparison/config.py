@@ -12,7 +12,7 @@ from magnetar.errors import ConfigError, checked_integer, unknown_name
 from magnetar.methods import METHODS, PUBLISHED_NAMES
 from magnetar.training.ledger import Budget, BudgetUnit
 
-__all__ = ["ComparisonConfig", "EvaluationSettings", "load_comparison"]
+__all__ = ["ComparisonConfig", "EvaluationSettings", "comparison_config", "load_comparison"]
 
 NAMES = (*METHODS, *PUBLISHED_NAMES)
 REFERENCE = "reference"  # the name that tables give to where training started
@@ -129,10 +129,28 @@ def load_comparison(path: Path) -> ComparisonConfig:
     Raises:
         ConfigError: The file or an entry cannot be used; the message names the entry and what is expected.
     """
-    found = read_yaml(path, KEYS, "compare")
+    return comparison_config(read_yaml(path, KEYS, "compare"), f"config file {path}")
+
+
+def comparison_config(found: Mapping[str, Any], where: str) -> ComparisonConfig:
+    """Check what a configuration says.
+
+    Args:
+        found: Keys of `ComparisonConfig` and their values, as YAML gives them.
+        where: What it comes from, for messages.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: As `load_comparison`.
+    """
+    for name in found:
+        if name not in KEYS:
+            raise ConfigError(f"{where}: {unknown_name('key', str(name), KEYS)}")
     for name in NEEDED:
         if found.get(name) is None:
-            raise ConfigError(f"config file {path}: {name} is missing; expected keys: {', '.join(NEEDED)}")
+            raise ConfigError(f"{where}: {name} is missing; expected keys: {', '.join(NEEDED)}")
     for name in ("output_dir", "model", "dataset", "eval_prompts", "dataset_split", "eval_split"):
         if found.get(name) is not None and not isinstance(found[name], str):
             raise ConfigError(f"{name} is {found[name]!r}, expected text")

@@ -14,7 +14,15 @@ from magnetar.errors import ConfigError, MagnetarError, unknown_name
 from magnetar.judges import parse_judge_spec, parse_scoring_spec
 from magnetar.training.config import NashConfig
 
-__all__ = ["PlannedRun", "differences", "plan_runs", "selected_runs"]
+__all__ = [
+    "NEUTRAL",
+    "PlannedRun",
+    "default_settings",
+    "differences",
+    "plan_runs",
+    "selected_runs",
+    "settings_of_label",
+]
 
 # Settings that change what is shown or how a run can be resumed, and not what it learns.
 NEUTRAL = {
@@ -67,7 +75,7 @@ def plan_runs(config: ComparisonConfig) -> list[PlannedRun]:
     data = hashlib.sha256(source.read_bytes()).hexdigest()[:16] if source.is_file() else None
     runs = []
     for label, own in config.methods.items():
-        settings = _settings_of(label, own, config)
+        settings = settings_of_label(label, own, config)
         for seed in config.seeds:
             folder = config.output_dir / "runs" / f"{slug(label)}-seed{seed}"
             runs.append(PlannedRun(label, seed, folder, {**settings, "output_dir": str(folder), "seed": seed}, data))
@@ -96,14 +104,31 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     A setting that is left out is at its default, so that naming a default changes nothing.
     """
-    defaults = {f.name: f.default for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
+    defaults = default_settings()
     names = [name for name in {**before, **now} if name not in NEUTRAL | {"output_dir"}]
     pairs = [(name, *(side.get(name, defaults.get(name, ABSENT)) for side in (before, now))) for name in names]
     return [f"{name}: {old!r} → {new!r}" for name, old, new in pairs if old != new]
 
 
-def _settings_of(label: str, own: Mapping[str, Any], config: ComparisonConfig) -> dict[str, Any]:
-    """Settings of a label's runs but for the seed and the folder, parsed once to see that they work."""
+def default_settings() -> dict[str, Any]:
+    """What every setting of a run is when it is not given, by name."""
+    return {f.name: f.default for kind in (RunOptions, NashConfig, ModelConfig) for f in fields(kind)}
+
+
+def settings_of_label(
+    label: str, own: Mapping[str, Any], config: ComparisonConfig, *, judge_is_there: bool = True
+) -> dict[str, Any]:
+    """Settings of a label's runs but for the seed and the folder, parsed once to see that they work.
+
+    Args:
+        label: What tables call the method.
+        own: Its own settings.
+        config: Of the comparison.
+        judge_is_there: Whether the judge can be looked at already; one that is trained first cannot.
+
+    Raises:
+        MagnetarError: Settings that cannot work; the message names the label.
+    """
     settings: dict[str, Any] = {"save_steps": None, "save_total_limit": 1, **config.settings, **own}
     settings |= {"model": config.model, "dataset": config.dataset, "report": False, "eval_holdout": 0}
     settings["judge"] = own.get("judge", config.judge)
@@ -114,10 +139,11 @@ def _settings_of(label: str, own: Mapping[str, Any], config: ComparisonConfig) -
     every = settings.pop("save_steps")
     probe = {**settings, "output_dir": str(config.output_dir / "runs" / slug(label)), "seed": config.seeds[0]}
     try:
-        parse_judge_spec(settings["judge"])
+        if judge_is_there:
+            parse_judge_spec(settings["judge"])
         _, args, _ = settings_run(probe)
         method = args.build_method()
-        if method.sampled_objective.needs_reward:
+        if judge_is_there and method.sampled_objective.needs_reward:
             parse_scoring_spec(settings["judge"], f"method {method.name!r}")
         bound = _bounded(args, config)
     except MagnetarError as error:

@@ -19,7 +19,7 @@ from magnetar.cli.comparison.plan import PlannedRun, differences
 from magnetar.errors import CheckpointError, ConfigError, MagnetarError
 from magnetar.training.callbacks import TrainingInterrupted
 
-__all__ = ["RunRecord", "check_settings", "read_record", "train_runs", "unfinished"]
+__all__ = ["RunRecord", "check_settings", "free_memory", "read_record", "train_runs", "unfinished"]
 
 RECORD_FILE = "comparison_run.json"
 Status = Literal["absent", "started", "failed", "finished"]
@@ -129,7 +129,7 @@ def _train_one(run: PlannedRun, config: ComparisonConfig, where: str) -> None:
         print(f"{where} failed: {error}", file=sys.stderr, flush=True)
         return
     finally:
-        _free_memory()
+        free_memory()
     _write(run, "finished")
     if not config.keep_checkpoints:
         for folder in run.folder.glob("checkpoint-*"):
@@ -175,7 +175,7 @@ def _write(run: PlannedRun, status: Status, error: str | None = None) -> None:
     unfinished.replace(run.folder / RECORD_FILE)
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Give back what a run has left behind, so that the next one starts with as much as the first."""
     import torch
 

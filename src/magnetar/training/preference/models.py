@@ -12,7 +12,7 @@ from magnetar.errors import ModelError
 from magnetar.modeling.loading import ensure_pad_token, load_tokenizer, locate_model
 from magnetar.training.preference.config import PreferenceConfig
 
-__all__ = ["head_names", "load_for_training", "prepare_classifier"]
+__all__ = ["disable_dropout", "head_names", "load_for_training", "prepare_classifier"]
 
 
 def load_for_training(
@@ -130,7 +130,7 @@ def prepare_classifier(
             if name.rsplit(".", 1)[-1] == "default" and ".modules_to_save." in f".{name}.":
                 _train_in_float32(module)
     if config.disable_dropout:
-        _disable_dropout(model)
+        disable_dropout(model)
     return model
 
 
@@ -170,7 +170,8 @@ def _to_own_precision(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, 
     )
 
 
-def _disable_dropout(model: nn.Module) -> None:
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout of a model to zero."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
