@@ -15,15 +15,13 @@ from documented_pages import ROOT
 
 from magnetar.cli.main import main
 
-__all__ = ["commands_in", "completed", "here_documents", "problem_with"]
+__all__ = ["commands_in", "here_documents", "problem_with", "problem_with_mention"]
 
 HERE = re.compile(r"cat > (?P<file>\S+) <<'?(?P<end>\w+)'?\n(?P<text>.*?\n)(?P=end)\n", re.DOTALL)
 MAKE = re.compile(r"^([\w-]+):", re.MULTILINE)
 # Commands of which more than the words is checked before they run: what is called when the checks are done.
-NEEDED = {
-    "train": {"--model": "demo", "--dataset": "demo", "--judge": "panel", "--output_dir": "runs/mentioned"},
-    "preference": {"--kind": "reward", "--model": "demo", "--dataset": "pairs.jsonl", "--output_dir": "runs/mentioned"},
-}
+# What a parser says of a command that only lacks something.
+INCOMPLETE = re.compile(r"arguments are required|expected one argument|is missing; give|--config needs a file")
 CHECKED = ("magnetar.cli.train.run", "magnetar.cli.preference.run", "magnetar.cli.demo.run")
 
 
@@ -46,13 +44,22 @@ def commands_in(text: str) -> Iterator[list[str]]:
             yield words
 
 
-def completed(words: list[str]) -> list[str]:
-    """A command as it is mentioned in a sentence, with what it needs beside: `magnetar train --method` too is right."""
-    needed = NEEDED.get(words[1], {})
-    if not needed or "--config" in words[:-1]:
-        return words
-    mentioned = words[:-1] if words[-1] in ("--method", "--config") else words
-    return mentioned + [word for flag, value in needed.items() if flag not in mentioned for word in (flag, value)]
+def problem_with_mention(words: list[str]) -> str | None:
+    """What is wrong with a command as a sentence mentions it; it may lack something: `magnetar eval --swap` is right."""
+    problem = problem_with(words)
+    if problem is None or not INCOMPLETE.search(problem):
+        return problem
+    mode = ["--config"] if "--config" in words else []  # for some commands another parser with other options
+    known = _help([words[1]]) + _help([words[1], *mode])
+    unknown = [word for word in words[2:] if word.startswith("--") and f"{word.split('=')[0]} " not in known]
+    return f"no option {', '.join(unknown)}" if unknown else None
+
+
+def _help(words: list[str]) -> str:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return re.sub(r"[,\]\s]", " ", said.getvalue())
 
 
 def problem_with(words: list[str]) -> str | None:
@@ -70,7 +77,9 @@ def problem_with(words: list[str]) -> str | None:
 
 
 def _magnetar(words: list[str]) -> str | None:
-    if words[0] == "train":  # a machine without a GPU refuses bfloat16 that one with a GPU takes
+    if (
+        words[0] == "train" and words[-1] != "--config"
+    ):  # a machine without a GPU refuses bfloat16 that one with a GPU takes
         words = [*words, "--use_cpu", "true", "--bf16", "false"]
     said = io.StringIO()
     try:

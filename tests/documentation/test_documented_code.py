@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from command_lines import commands_in, completed, here_documents, problem_with
+from command_lines import commands_in, here_documents, problem_with, problem_with_mention
 from documented_pages import PAGES, ROOT, Block, blocks_of, name_of, without_code
+from workshop import MODEL
 
 from magnetar.judges import parse_judge_spec
 
@@ -108,7 +109,7 @@ def test_commands_within_sentences_are_read_by_the_real_parsers(workshop: Path, 
                 continue
             account[0]["commands read"] += 1
             (words,) = commands_in(command.replace("\n", " "))
-            problem = problem_with(completed(words))
+            problem = problem_with_mention(words)
             if problem:
                 problems.append(f"{name_of(page)}: {command}\n    {problem}")
     assert not problems, "\n".join(problems)
@@ -128,6 +129,8 @@ def check_settings(block: Block, workshop: Path) -> None:
     settings = yaml.safe_load(block.text)
     if "budget" in settings and "methods" in settings:
         check_comparison(block.text, workshop)
+    elif {"policies", "prompts"} <= settings.keys():
+        check_suite(block.text, workshop)
     elif isinstance(settings.get("judge"), Mapping) and len(settings) == 1:
         parse_judge_spec(settings["judge"])
     elif "kind" in settings:
@@ -149,6 +152,17 @@ def check_comparison(text: str, workshop: Path) -> None:
     for spec in (config.judge, config.eval_judge):
         if spec is not None:
             parse_judge_spec(spec)
+
+
+def check_suite(text: str, workshop: Path) -> None:
+    from magnetar.cli.run_options import read_yaml
+    from magnetar.evaluation.suite.config import KEYS, SuiteConfig
+
+    for name in re.findall(r"\bruns/[\w.-]+", text):
+        if not (workshop / name).exists():
+            (workshop / name).symlink_to(workshop / MODEL)
+    (workshop / "suite.yaml").write_text(text, encoding="utf-8")
+    SuiteConfig.from_dict(read_yaml(workshop / "suite.yaml", set(KEYS), "eval"))
 
 
 def check_template(text: str, workshop: Path) -> None:
