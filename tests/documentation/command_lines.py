@@ -45,12 +45,12 @@ def commands_in(text: str) -> Iterator[list[str]]:
 
 
 def problem_with_mention(words: list[str]) -> str | None:
-    """What is wrong with a command as a sentence mentions it; it may lack something: `magnetar eval --swap` is right."""
+    """What is wrong with a command as a sentence mentions it; it may lack something, as `magnetar eval --swap` does."""
     problem = problem_with(words)
     if problem is None or not INCOMPLETE.search(problem):
         return problem
     mode = ["--config"] if "--config" in words else []  # for some commands another parser with other options
-    known = _help([words[1]]) + _help([words[1], *mode])
+    known = _help([words[1]]) + _help([words[1], *mode]) + " --config "  # which is read before the parser
     unknown = [word for word in words[2:] if word.startswith("--") and f"{word.split('=')[0]} " not in known]
     return f"no option {', '.join(unknown)}" if unknown else None
 
