@@ -4,7 +4,8 @@ Examples:
     >>> from magnetar import methods
     >>> from magnetar.games import extensive
     >>> kuhn = extensive.load_game("kuhn_poker")
-    >>> trace = extensive.run_exact(methods.mpo(step_size=1.0, magnet_strength=0.1, magnet_every=30), kuhn, updates=1000)
+    >>> method = methods.mpo(step_size=1.0, magnet_strength=0.1, magnet_every=30)
+    >>> trace = extensive.run_exact(method, kuhn, updates=1000)
     >>> bool(trace.exploitability[-1] < 1e-6)
     True
 """
