@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-vllm test-deepspeed lint types check docs-figures clean
+.PHONY: help demo test test-slow test-vllm test-deepspeed lint types docs check docs-figures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,7 +72,10 @@ lint: $(STAMP) ## style, format and import rules
 types: $(STAMP) ## static types
 	$(BIN)/pyright
 
-check: lint types test ## everything that CI runs
+docs: $(STAMP) ## the site of the documentation, into site/; it reads without a server and without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+check: lint types docs test ## everything that CI runs
 
 SIMPLEX_METHODS := mirror_descent:step_size=0.2,mmd:step_size=0.2,magnet_strength=0.2,mpo:step_size=0.2,magnet_strength=0.2,magnet_every=40
 
@@ -84,6 +87,7 @@ docs-figures: $(STAMP) ## redraw the figures of README and docs, and the numbers
 	$(BIN)/python benchmarks/language_model_evidence.py --out build/enumerable
 	$(BIN)/python benchmarks/method_pages.py
 	$(BIN)/python benchmarks/sampled_feedback.py --write
+	$(BIN)/python tools/site/run_examples.py
 
 clean: ## remove the environment and build products
-	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) build dist site .pytest_cache .ruff_cache

@@ -2,16 +2,14 @@
 
 Axis letters, used as suffixes of every array and tensor name in the library:
 
-====== =====================================================================
-letter meaning
-====== =====================================================================
-B      prompts (one group of responses each)
-G      responses of the trained policy to one prompt: the group
-H      opponents' responses to one prompt
-T      response tokens, the end-of-sequence token included
-A      actions of a matrix game
-V      vocabulary
-====== =====================================================================
+| letter | meaning |
+|---|---|
+| B | prompts (one group of responses each) |
+| G | responses of the trained policy to one prompt: the group |
+| H | opponents' responses to one prompt |
+| T | response tokens, the end-of-sequence token included |
+| A | actions of a matrix game |
+| V | vocabulary |
 
 Sign convention: ``win_prob[..., i, j] = P(i beats j)`` in [0, 1], always.
 """

@@ -1,9 +1,10 @@
 """Exact preference games: all responses enumerated, so that every claim about a method can be checked.
 
->>> from magnetar import games, methods
->>> trace = games.run(methods.mpo(step_size=1.2, magnet_strength=0.3), games.biased_rps(), updates=1000)
->>> bool(trace.duality_gap[-1] < 1e-6)
-True
+Examples:
+    >>> from magnetar import games, methods
+    >>> trace = games.run(methods.mpo(step_size=1.2, magnet_strength=0.3), games.biased_rps(), updates=1000)
+    >>> bool(trace.duality_gap[-1] < 1e-6)
+    True
 """
 
 from magnetar.games.builders.empirical import EmpiricalEstimate, empirical_estimate, empirical_game

@@ -15,6 +15,7 @@ PREDICTIONS: tuple[Prediction, ...] = ("none", "optimistic", "extragradient")
 
 SampleFrom = Literal["current", "round_start"]
 SAMPLE_FROM: tuple[SampleFrom, ...] = ("current", "round_start")
+"""Policies that responses may be drawn from."""
 
 ConvergesTo = Literal[
     "original equilibrium",
@@ -32,6 +33,7 @@ CONVERGES_TO: tuple[ConvergesTo, ...] = (
     "best response to the reference",
     "nothing known",
 )
+"""What a last iterate may reach."""
 EXAMPLES = {
     "opponent": "Opponent('reference')",
     "objective": "MagneticPolicyGradient(1.0, 0.1)",

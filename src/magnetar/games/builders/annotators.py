@@ -83,9 +83,10 @@ def ranking_game(
 ) -> PreferenceGame:
     """Game of annotators who each rank the same actions, best first.
 
-    >>> game = ranking_game([["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]])
-    >>> [round(float(p), 3) for p in (game.P[0, 1], game.P[1, 2], game.P[2, 0])]
-    [0.667, 0.667, 0.667]
+    Examples:
+        >>> game = ranking_game([["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]])
+        >>> [round(float(p), 3) for p in (game.P[0, 1], game.P[1, 2], game.P[2, 0])]
+        [0.667, 0.667, 0.667]
 
     Args:
         rankings: One ranking an annotator: every action's name once. Actions are numbered as in the first.

@@ -1,8 +1,9 @@
 """Games by name: a registry of the ready-made ones, and one form of text that names any game with its settings.
 
->>> from magnetar import games
->>> games.by_name("random:actions=100,seed=3")
-PreferenceGame('random_game(100, seed=3)', 100 actions)
+Examples:
+    >>> from magnetar import games
+    >>> games.by_name("random:actions=100,seed=3")
+    PreferenceGame('random_game(100, seed=3)', 100 actions)
 """
 
 import inspect

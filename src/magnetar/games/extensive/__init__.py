@@ -1,11 +1,13 @@
 """Games in extensive form (poker) from OpenSpiel: the methods of this library at every information state.
 
->>> from magnetar import methods
->>> from magnetar.games import extensive
->>> kuhn = extensive.load_game("kuhn_poker")
->>> trace = extensive.run_exact(methods.mpo(step_size=1.0, magnet_strength=0.1, magnet_every=30), kuhn, updates=1000)
->>> bool(trace.exploitability[-1] < 1e-6)
-True
+Examples:
+    >>> from magnetar import methods
+    >>> from magnetar.games import extensive
+    >>> kuhn = extensive.load_game("kuhn_poker")
+    >>> method = methods.mpo(step_size=1.0, magnet_strength=0.1, magnet_every=30)
+    >>> trace = extensive.run_exact(method, kuhn, updates=1000)
+    >>> bool(trace.exploitability[-1] < 1e-6)
+    True
 """
 
 from magnetar.games.extensive.cfr import run_cfr

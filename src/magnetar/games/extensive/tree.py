@@ -2,14 +2,12 @@
 
 Axis letters of this package, beside those of `magnetar.types`:
 
-====== ======================================================================
-letter meaning
-====== ======================================================================
-I      information states of both players, ordered by their owner's own depth
-A      actions, by OpenSpiel's number; illegal ones have probability zero
-N      histories (nodes of the game tree), every one after its parent
-S      sequences: (information state, action) pairs, then one empty one each
-====== ======================================================================
+| letter | meaning |
+|---|---|
+| I | information states of both players, ordered by their owner's own depth |
+| A | actions, by OpenSpiel's number; illegal ones have probability zero |
+| N | histories (nodes of the game tree), every one after its parent |
+| S | sequences: (information state, action) pairs, then one empty one each |
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,11 @@
 """Neural policies on matrix games: the losses of the language-model side, where the truth is known exactly.
 
->>> from magnetar import games, methods
->>> from magnetar.games import neural
->>> trace = neural.run_neural(methods.mpo(), games.biased_rps(), updates=5, policy=neural.MLPPolicy(seed=1))
->>> len(trace.duality_gap)
-6
+Examples:
+    >>> from magnetar import games, methods
+    >>> from magnetar.games import neural
+    >>> trace = neural.run_neural(methods.mpo(), games.biased_rps(), updates=5, policy=neural.MLPPolicy(seed=1))
+    >>> len(trace.duality_gap)
+    6
 """
 
 from magnetar.games.neural.groups import (

@@ -15,6 +15,7 @@ from magnetar.methods import group_opponent_weights
 __all__ = ["EnumeratedFeedback", "GroupFeedback", "GroupSampling", "JudgedGroup", "Judgement", "OpponentShare"]
 
 Judgement = Literal["outcome", "probability"]
+"""What a comparison of two responses gives: a coin flip of P, or P itself."""
 
 OpponentShare: TypeAlias = tuple[float, Tensor | None]
 """A weight, and the log-probabilities, shape (A,), of an opponent; None for the group itself (self-play)."""

@@ -19,6 +19,7 @@ from magnetar.numerics import log_probabilities, project_to_simplex, tilt
 __all__ = ["AdaptiveMagneticDescent", "AnchoredState", "Geometry"]
 
 Geometry = Literal["euclidean", "entropic"]
+"""Distance in which a step is short."""
 
 SHORTEST_ROUND = 3  # updates; shorter ones measure nothing
 SMALLEST_MOVE = 1e-10  # of the policy, in its geometry's norm; below it the measured slope is rounding

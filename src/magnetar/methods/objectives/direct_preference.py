@@ -24,6 +24,7 @@ from magnetar.types import ObjectiveOutput, RolloutBatch
 __all__ = ["DirectPreference", "PairChoice"]
 
 PairChoice = Literal["all", "best_worst"]
+"""Pairs of a group in the loss."""
 PAIR_CHOICES: tuple[PairChoice, ...] = ("all", "best_worst")
 
 

@@ -22,7 +22,9 @@ from magnetar.types import ObjectiveOutput, RolloutBatch
 __all__ = ["KLEstimator", "MagneticPolicyGradient", "PolicyGradient", "Proximal", "RewardTransformedPolicyGradient"]
 
 Proximal = Literal["kl", "clip"]
+"""What keeps an update small: a KL term, or PPO's clipping."""
 KLEstimator = Literal["exact", "sampled"]
+"""KL terms of next-token distributions: summed over the vocabulary, or estimated from the sampled tokens."""
 
 
 @dataclass(frozen=True)

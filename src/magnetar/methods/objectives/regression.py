@@ -15,6 +15,7 @@ from magnetar.types import ObjectiveOutput, RolloutBatch
 __all__ = ["PairwiseRegression", "PointwiseRegression", "RegressionTarget"]
 
 RegressionTarget = Literal["payoff", "pair", "winner"]
+"""What a pair is regressed on: the difference of payoffs, its own preference, or its winner."""
 REGRESSION_TARGETS: tuple[RegressionTarget, ...] = ("payoff", "pair", "winner")
 
 

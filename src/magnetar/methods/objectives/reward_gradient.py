@@ -25,6 +25,7 @@ from magnetar.types import ObjectiveOutput, RolloutBatch
 __all__ = ["GroupRelativeGradient", "LeaveOneOutGradient", "PenaltyEstimator"]
 
 PenaltyEstimator = Literal["k3", "sampled"]
+"""Estimator of the penalty in the loss: that of GRPO's paper, or one whose gradient is that of the reverse KL."""
 
 
 @dataclass(frozen=True)
