@@ -105,6 +105,23 @@ def test_sharded_weights_train_as_whole_ones(tmp_path: Path) -> None:
     assert_like_one_process(tmp_path, (FSDP2, {}), settings)
 
 
+SENT = {
+    "lora": LORA | {"opponent": "magnet", "sent_weights": True},
+    "full": SGD | SLOW_MAGNET | {"opponent": "magnet", "max_steps": 4, "sent_weights": True},
+    "reference": SGD | {"opponent": "reference", "max_steps": 2, "sent_weights": True},
+}
+
+
+def test_sharded_weights_are_sent_to_an_engine_as_whole_ones_are(tmp_path: Path) -> None:
+    assert_like_one_process(tmp_path, (FSDP2, {}), {"lora": SENT["lora"], "full": SENT["full"]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [fsdp2, zero3])
+def test_each_role_of_sharded_weights_is_sent_to_an_engine(tmp_path: Path, kind: Kind) -> None:
+    assert_like_one_process(tmp_path, kind, SENT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [fsdp2, zero3])
 def test_each_kind_of_run_is_the_same_with_sharded_weights(tmp_path: Path, kind: Kind) -> None:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tiny_runs import GAME, assert_identical, make_trainer, read_lines, snapshot
+from tiny_runs import GAME, assert_identical, make_trainer, read_lines, served, snapshot
 
 from magnetar.errors import ConfigError, RolloutError
 from magnetar.rollout import Rollouts, SamplingParams, TransformersEngine
-from magnetar.rollout.vllm import VllmEngine
 from magnetar.rollout.vllm.engine import SEEDS
 from vllm_reference import ReferenceBackend
 
@@ -19,14 +18,6 @@ class SameSeeds(TransformersEngine):
 
     def generate(self, model: Any, prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> Rollouts:
         return super().generate(model, prompt_ids, group_size, [seed % SEEDS for seed in seeds])
-
-
-def served(backends: list[ReferenceBackend], **facts: Any) -> VllmEngine:
-    def start(model: Any) -> ReferenceBackend:
-        backends.append(ReferenceBackend(model.config, **facts))
-        return backends[-1]
-
-    return VllmEngine(GAME.tokenizer, SamplingParams(3), start)
 
 
 @pytest.mark.parametrize("settings", [{}, {"with_lora": True}, {"opponent": "magnet"}, {"opponent": "reference"}])

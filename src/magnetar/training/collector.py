@@ -275,7 +275,10 @@ class Collector:
         self, role: Role, prompt_ids: list[list[int]], count: int, positions: list[int], *, stream: int
     ) -> Rollouts:
         seeds = [_seed(self.seed, position, stream) for position in positions]
-        with torch.no_grad(), self.roles.use(role, gather=True) as model, self.autocast():
+        # An engine with weights of its own is given the policy's one by one; any other runs the policy itself.
+        apart = getattr(self.engine, "holds_weights", False)
+        policy = self.roles.lend(role) if apart else self.roles.use(role, gather=True)
+        with torch.no_grad(), policy as model, self.autocast():
             return self.engine.generate(model, prompt_ids, count, seeds)
 
     def _needs_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:
