@@ -15,6 +15,10 @@ COMMANDS = {
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
+    "report": (
+        "magnetar.cli.report",
+        "write the page of a run, a comparison, a suite or a pipeline; figures for a paper",
+    ),
     "agreement": ("magnetar.cli.agreement", "how far two judges, or a judge and labels, agree"),
     "size": ("magnetar.cli.size", "what a run takes in GPU memory, and what to change if that is too much"),
     "methods": ("magnetar.cli.methods", "list the methods, and what each converges to"),

@@ -37,7 +37,25 @@ def _table(summary: MatchupSummary) -> str:
     note = "tokens and cut off: policy / opponent"
     if summary.masked:
         note += f"\n{summary.masked} of {summary.masked + summary.comparisons} pairs got no answer and are left out"
-    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, note])
+    return "\n".join([title, rule, lines[0], rule, *lines[1:], rule, note, *_controls(summary)])
+
+
+def _controls(summary: MatchupSummary) -> list[str]:
+    """What length and order have to do with it, where that was asked."""
+    lines = []
+    if summary.length_controlled is not None:
+        rate = summary.length_controlled
+        lines.append(f"at equal length: {rate.value:.1%} ({_interval(rate)})")
+    elif summary.no_length_control is not None:
+        lines.append(f"at equal length: unknown, {summary.no_length_control}")
+    if summary.orders is not None:
+        orders = summary.orders
+        lines.append(
+            f"order: the policy wins {orders.shown_first:.1%} shown first and {orders.shown_second:.1%} shown second; "
+            f"the first place wins {orders.first_place.value:.1%} ({_interval(orders.first_place)}); "
+            f"{orders.flip_rate:.1%} of pairs change their winner"
+        )
+    return lines
 
 
 def _row(name: str, part: CategorySummary) -> list[str]:

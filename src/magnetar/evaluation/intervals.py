@@ -46,19 +46,22 @@ class Estimate:
         return asdict(self)
 
 
-def estimate_mean(values_B: FloatArray, *, bootstrap: int, confidence: float, seed: int) -> Estimate:
-    r"""Mean of per-prompt values in [0, 1] with an interval over prompts.
+def estimate_mean(
+    values_B: FloatArray, *, bootstrap: int, confidence: float, seed: int, share: bool = True
+) -> Estimate:
+    r"""Mean of per-prompt values with an interval over prompts.
 
     The interval is the bias-corrected and accelerated (BCa) bootstrap. It does not exist for one prompt, nor when all
-    prompts have the same value strictly between 0 and 1. When all values are 1 the bootstrap would have width zero
-    however few prompts there are; the exact bound ``μ ≥ ((1 − confidence)/2)^(1/B)`` is given instead, which holds for
-    any distribution on [0, 1] because ``P(all are 1) ≤ μ^B``; all values 0 likewise.
+    prompts have the same value. Where the values are win rates or shares in [0, 1] and all are 1 the bootstrap would
+    have width zero however few prompts there are; the exact bound ``μ ≥ ((1 − confidence)/2)^(1/B)`` is given instead,
+    which holds for any distribution on [0, 1] because ``P(all are 1) ≤ μ^B``; all values 0 likewise.
 
     Args:
-        values_B: One value per prompt, in [0, 1].
+        values_B: One value per prompt.
         bootstrap: Number of resamples, at least 100.
         confidence: Nominal coverage, in (0, 1).
         seed: Seed of the resampling.
+        share: Whether the values are in [0, 1] by their nature, so that there is an exact bound at either end.
 
     Returns:
         The mean and its interval.
@@ -79,13 +82,14 @@ def estimate_mean(values_B: FloatArray, *, bootstrap: int, confidence: float, se
         low, high = bca_interval(values_B, resamples=bootstrap, confidence=confidence, seed=seed)
         return Estimate(mean, low, high, confidence, "bca")
     bound = float(((1.0 - confidence) / 2.0) ** (1.0 / count))
-    if mean >= 1.0 - _SAME:
+    if share and mean >= 1.0 - _SAME:
         note = "every prompt was won outright: exact bound instead of the bootstrap"
         return Estimate(mean, bound, 1.0, confidence, "exact", note)
-    if mean <= _SAME:
+    if share and mean <= _SAME:
         note = "every prompt was lost outright: exact bound instead of the bootstrap"
         return Estimate(mean, 0.0, 1.0 - bound, confidence, "exact", note)
-    note = "all prompts have the same win probability: the bootstrap has nothing to resample"
+    what = "win probability" if share else "value"
+    note = f"all prompts have the same {what}: the bootstrap has nothing to resample"
     return Estimate(mean, None, None, confidence, "undefined", note)
 
 

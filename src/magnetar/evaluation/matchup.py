@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import DataError, JudgeError
+from magnetar.evaluation.asking import JudgedGroups
 from magnetar.types import Prompt
 
-__all__ = ["Matchup", "Responses", "sample_records"]
+__all__ = ["Matchup", "Responses", "answered_comparisons", "drawn_rows", "sample_records"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Matchup:
         judge: Specification of the judge that was asked.
         policy_name: What the policy is called in tables.
         opponent_name: What the opponent is called in tables.
+        judged: The answers in each order, of which ``win_prob_BGH`` is the mean; None where both were not asked for by
+            themselves.
     """
 
     prompts: list[Prompt]
@@ -78,6 +81,7 @@ class Matchup:
     judge: str
     policy_name: str
     opponent_name: str
+    judged: JudgedGroups | None = None
 
     def __post_init__(self) -> None:
         """Check that everything speaks of the same prompts and that the judge gave probabilities."""
@@ -120,6 +124,7 @@ class Matchup:
             judge=self.judge,
             policy_name=self.policy_name,
             opponent_name=self.opponent_name,
+            judged=None if self.judged is None else self.judged.select(rows),
         )
 
     def by_category(self) -> dict[str, "Matchup"]:
@@ -131,6 +136,53 @@ class Matchup:
             name: self.select([row for row, label in enumerate(labels) if label == name])
             for name in sorted(set(labels))
         }
+
+
+def answered_comparisons(
+    policy: Responses, opponent: Responses, win_prob_BGH: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """What a judge answered, one comparison at a time.
+
+    Args:
+        policy: Responses of the policy to B prompts.
+        opponent: Those of the opponent.
+        win_prob_BGH: P(the policy's response wins); NaN where the judge abstained.
+
+    Returns:
+        Of the N answered comparisons: win probability; length of the policy's response less that of the opponent's, in
+        characters; number of the prompt among those with an answer.
+    """
+    lengths = [
+        np.array([[len(text) for text in group] for group in side.texts], dtype=np.float64)
+        for side in (policy, opponent)
+    ]
+    difference_BGH = lengths[0][:, :, None] - lengths[1][:, None, :]
+    answered = ~np.isnan(win_prob_BGH)
+    numbers = np.unique(np.nonzero(answered)[0], return_inverse=True)[1]
+    return win_prob_BGH[answered], difference_BGH[answered], numbers
+
+
+def drawn_rows(prompts: int, categories: Sequence[str] | None, count: int, seed: int) -> list[int]:
+    """Draw prompts at random, categories in turn: no picking of good ones.
+
+    Args:
+        prompts: How many there are.
+        categories: One label for each; None without.
+        count: How many to draw; all, in random order, if there are fewer.
+        seed: Of the draw.
+
+    Returns:
+        Rows.
+    """
+    order = np.random.default_rng(seed).permutation(prompts).tolist()
+    taken: dict[str, int] = {}
+    turns: list[tuple[int, int]] = []
+    for row in order:
+        label = "" if categories is None else categories[row]
+        turns.append((taken.get(label, 0), row))
+        taken[label] = taken.get(label, 0) + 1
+    turns.sort(key=lambda turn: turn[0])
+    return [row for _, row in turns[: max(count, 0)]]
 
 
 def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -145,14 +197,7 @@ def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[
         Objects with ``prompt``, ``category`` (may be None), ``policy``, ``opponent`` and ``win_prob``, the probability
         that the shown response of the policy beats the shown one of the opponent (None where the judge gave no answer).
     """
-    order = np.random.default_rng(seed).permutation(len(matchup.prompts)).tolist()
-    labels = matchup.categories or [""] * len(order)
-    taken: dict[str, int] = {}
-    turns: list[tuple[int, int]] = []
-    for row in order:
-        turns.append((taken.get(labels[row], 0), row))
-        taken[labels[row]] = taken.get(labels[row], 0) + 1
-    turns.sort(key=lambda turn: turn[0])
+    rows = drawn_rows(len(matchup.prompts), matchup.categories, count, seed)
     return [
         {
             "prompt": matchup.prompts[row],
@@ -161,5 +206,5 @@ def sample_records(matchup: Matchup, count: int, *, seed: int = 0) -> list[dict[
             "opponent": matchup.opponent.texts[row][0],
             "win_prob": None if np.isnan(value := matchup.win_prob_BGH[row, 0, 0]) else float(value),
         }
-        for _, row in turns[: max(count, 0)]
+        for row in rows
     ]

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 
 from magnetar.errors import DataError, JudgeError
+from magnetar.evaluation.asking import OrderRecord, order_record
 from magnetar.evaluation.degeneracy import Degeneracy, degeneracy
 from magnetar.evaluation.intervals import Estimate, estimate_mean
-from magnetar.evaluation.matchup import Matchup, Responses
+from magnetar.evaluation.judging.resampling import Resampling
+from magnetar.evaluation.length_control import length_controlled_rate
+from magnetar.evaluation.matchup import Matchup, Responses, answered_comparisons
 
-__all__ = ["CategorySummary", "MatchupSummary", "SideSummary", "summarize"]
+__all__ = ["CategorySummary", "MatchupSummary", "SideSummary", "side_summary", "summarize"]
 
 _TIE = 1e-9
 
@@ -71,6 +74,9 @@ class MatchupSummary(CategorySummary):
         bootstrap: Number of resamples behind the intervals.
         seed: Seed of the resampling.
         categories: Figures by category, in alphabetical order; empty without categories.
+        orders: What the order of the responses does; None where both were not asked for by themselves.
+        length_controlled: Win rate at equal length; None where it was not asked for or cannot be had.
+        no_length_control: Why there is none although it was asked for.
     """
 
     judge: str
@@ -79,6 +85,9 @@ class MatchupSummary(CategorySummary):
     bootstrap: int
     seed: int
     categories: dict[str, CategorySummary]
+    orders: OrderRecord | None = None
+    length_controlled: Estimate | None = None
+    no_length_control: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
@@ -100,6 +109,9 @@ class MatchupSummary(CategorySummary):
                 bootstrap=values["bootstrap"],
                 seed=values["seed"],
                 categories={name: CategorySummary(**_category_fields(v)) for name, v in values["categories"].items()},
+                orders=_orders(values.get("orders")),
+                length_controlled=_estimate(values.get("length_controlled")),
+                no_length_control=values.get("no_length_control"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -108,7 +120,14 @@ class MatchupSummary(CategorySummary):
             ) from error
 
 
-def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95, seed: int = 0) -> MatchupSummary:
+def summarize(
+    matchup: Matchup,
+    bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    *,
+    length_control: bool = False,
+) -> MatchupSummary:
     r"""Reduce a match-up to its figures.
 
     The win rate is ``(1/B) Σ_b mean_{g,h} P(y_bg beats y'_bh)``. Prompts are the unit of resampling: responses to one
@@ -119,6 +138,7 @@ def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95,
         bootstrap: Number of resamples, at least 100.
         confidence: Nominal coverage of the intervals, in (0, 1).
         seed: Seed of the resampling.
+        length_control: Whether the win rate at equal length is wanted too.
 
     Returns:
         Overall figures and those of each category in which the judge answered anything.
@@ -145,10 +165,16 @@ def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95,
             "wins": float(((win_prob > 0.5) & ~ties).mean()),
             "ties": float(ties.mean()),
             "losses": float(((win_prob < 0.5) & ~ties).mean()),
-            "policy": _side(part.policy_name, part.policy),
-            "opponent": _side(part.opponent_name, part.opponent),
+            "policy": side_summary(part.policy_name, part.policy),
+            "opponent": side_summary(part.opponent_name, part.opponent),
         }
 
+    resampling = Resampling(bootstrap, confidence, seed)
+    controlled = None
+    if length_control:
+        controlled = length_controlled_rate(
+            *answered_comparisons(matchup.policy, matchup.opponent, matchup.win_prob_BGH), resampling
+        )
     answered = {name: part for name, part in matchup.by_category().items() if not np.isnan(part.win_prob_B).all()}
     return MatchupSummary(
         **fields(matchup),
@@ -158,10 +184,22 @@ def summarize(matchup: Matchup, bootstrap: int = 2000, confidence: float = 0.95,
         bootstrap=bootstrap,
         seed=seed,
         categories={name: CategorySummary(**fields(part)) for name, part in answered.items()},
+        orders=None if matchup.judged is None else order_record([matchup.judged], resampling),
+        length_controlled=controlled if isinstance(controlled, Estimate) else None,
+        no_length_control=controlled if isinstance(controlled, str) else None,
     )
 
 
-def _side(name: str, responses: Responses) -> SideSummary:
+def side_summary(name: str, responses: Responses) -> SideSummary:
+    """Reduce one player's responses to figures.
+
+    Args:
+        name: What the player is called.
+        responses: Its responses.
+
+    Returns:
+        The figures.
+    """
     texts = [text for group in responses.texts for text in group]
     return SideSummary(
         name=name,
@@ -171,6 +209,14 @@ def _side(name: str, responses: Responses) -> SideSummary:
         truncated=None if responses.truncated_BG is None else float(responses.truncated_BG.mean()),
         degeneracy=degeneracy(responses.texts),
     )
+
+
+def _estimate(values: dict[str, Any] | None) -> Estimate | None:
+    return None if values is None else Estimate(**values)
+
+
+def _orders(values: dict[str, Any] | None) -> OrderRecord | None:
+    return None if values is None else OrderRecord(**{**values, "first_place": Estimate(**values["first_place"])})
 
 
 def _category_fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from markupsafe import Markup, escape
 
 from magnetar.evaluation.comparison.results import CurvePoint, MethodRow
 from magnetar.evaluation.intervals import Estimate
+from magnetar.reports.drawing.canvas import frame, percent_words
+from magnetar.reports.drawing.heat import heat_map as shares_heat_map
 from magnetar.reports.svg import compact, nice_ticks
 
 __all__ = ["budget_chart", "heat_map", "kl_chart", "rate_range"]
@@ -13,8 +15,6 @@ __all__ = ["budget_chart", "heat_map", "kl_chart", "rate_range"]
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 24.0
 WIDE, TALL = 620.0, 380.0
-CELL_WIDTH, CELL_HEIGHT, LABEL_WIDTH, LETTER = 74.0, 42.0, 150.0, 6.6
-FULL_AT = 0.5  # distance from one half at which a cell has its full colour
 
 
 class _Axes:
@@ -89,12 +89,12 @@ def budget_chart(
         parts.append(f'<path class="range tone-1" d="M{" L".join([start, *above, *below])}Z"/>')
     parts.append(f'<path class="curve tone-1" d="{_path(axes, own)}"/>')
     for point in own:
-        words = f"{label}: {_words(point.win_rate)} after {point.spent:,.0f} {unit}, runs: {point.runs}"
+        words = f"{label}: {percent_words(point.win_rate)} after {point.spent:,.0f} {unit}, runs: {point.runs}"
         parts.append(
             f'<circle class="curve tone-1" cx="{axes.x(point.spent):.1f}" cy="{axes.y(point.win_rate.value):.1f}" '
             f'r="3.5"><title>{escape(words)}</title></circle>'
         )
-    return _svg(f"Win rate of {label} against the reference over {unit}", WIDTH, HEIGHT, parts)
+    return frame(f"Win rate of {label} against the reference over {unit}", WIDTH, HEIGHT, parts)
 
 
 def heat_map(labels: Sequence[str], matrix: Sequence[Sequence[Estimate | None]]) -> Markup:
@@ -107,25 +107,7 @@ def heat_map(labels: Sequence[str], matrix: Sequence[Sequence[Estimate | None]])
     Returns:
         An ``svg`` element, wider the more labels there are.
     """
-    longest = max(len(label) for label in labels)
-    left = min(LABEL_WIDTH, longest * LETTER) + 34.0
-    width, height = left + CELL_WIDTH * len(labels) + 2.0, 22.0 + CELL_HEIGHT * len(labels) + 2.0
-    parts = []
-    for column in range(len(labels)):
-        middle = left + CELL_WIDTH * (column + 0.5)
-        parts.append(
-            f'<text class="tick name" x="{middle:.1f}" y="14" text-anchor="middle">{column + 1}'
-            f"<title>{escape(labels[column])}</title></text>"
-        )
-    for row, label in enumerate(labels):
-        top = 22.0 + CELL_HEIGHT * row
-        parts.append(
-            f'<text class="tick name" x="{left - 8:.1f}" y="{top + CELL_HEIGHT / 2 + 4:.1f}" text-anchor="end">'
-            f"{row + 1} {escape(_short(label))}<title>{escape(label)}</title></text>"
-        )
-        for column, cell in enumerate(matrix[row]):
-            parts.append(_cell(labels[row], labels[column], cell, left + CELL_WIDTH * column, top))
-    return _svg("Win rate of each row against each column", width, height, parts, natural=True)
+    return shares_heat_map("Win rate of each row against each column", labels, labels, matrix).svg
 
 
 def kl_chart(rows: Sequence[MethodRow]) -> Markup:
@@ -153,55 +135,15 @@ def kl_chart(rows: Sequence[MethodRow]) -> Markup:
             low, high = axes.x(max(row.kl_nats.low, 0.0)), axes.x(row.kl_nats.high)
             parts.append(f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
     for x, y, number, row in points:
-        words = f"{row.label}: {_words(row.win_rate)} at {row.kl_nats.value:.2f} nats"
+        words = f"{row.label}: {percent_words(row.win_rate)} at {row.kl_nats.value:.2f} nats"
         parts.append(
             f'<g class="numbered"><circle cx="{x:.1f}" cy="{y:.1f}" r="9.5"/>'
             f'<text x="{x:.1f}" y="{y + 3.8:.1f}" text-anchor="middle">{number}</text>'
             f"<title>{escape(words)}</title></g>"
         )
-    return _svg("Win rate against the reference over KL to the reference, nats per response", WIDE, TALL, parts)
-
-
-def _cell(first: str, second: str, cell: Estimate | None, x: float, y: float) -> str:
-    frame = f'x="{x + 1:.1f}" y="{y + 1:.1f}" width="{CELL_WIDTH - 2}" height="{CELL_HEIGHT - 2}" rx="3"'
-    if cell is None or cell.value != cell.value:
-        return f'<rect class="cell none" {frame}/>'
-    side = "up" if cell.value >= 0.5 else "down"
-    strength = min(abs(cell.value - 0.5) / FULL_AT, 1.0)
-    sure = " sure" if cell.excludes(0.5) else ""
-    middle = x + CELL_WIDTH / 2
-    interval = "" if cell.low is None or cell.high is None else f"{100 * cell.low:.0f}–{100 * cell.high:.0f}"
-    words = f"{first} against {second}: {_words(cell)}"
-    return (
-        f'<g><rect class="cell {side}" style="fill-opacity:{0.08 + 0.62 * strength:.2f}" {frame}/>'
-        f'<text class="rate{sure}" x="{middle:.1f}" y="{y + 18:.1f}" text-anchor="middle">{cell.value:.1%}</text>'
-        f'<text class="tick" x="{middle:.1f}" y="{y + 33:.1f}" text-anchor="middle">{interval}</text>'
-        f"<title>{escape(words)}</title></g>"
-    )
+    return frame("Win rate against the reference over KL to the reference, nats per response", WIDE, TALL, parts)
 
 
 def _path(axes: _Axes, points: Sequence[CurvePoint]) -> str:
     places = [(0.0, 0.5), *((point.spent, point.win_rate.value) for point in points)]
     return "M" + " L".join(f"{axes.x(spent):.1f} {axes.y(rate):.1f}" for spent, rate in places)
-
-
-def _words(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "–"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.1%}, no interval"
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
-
-
-def _short(label: str) -> str:
-    room = int(LABEL_WIDTH / LETTER)
-    return label if len(label) <= room else label[: room - 1] + "…"
-
-
-def _svg(title: str, width: float, height: float, parts: Sequence[str], *, natural: bool = False) -> Markup:
-    # A table of numbers is scrolled sideways on a narrow screen rather than made too small to read.
-    size = f' style="width:{width:.0f}px;max-width:none"' if natural else ""
-    return Markup(
-        f'<svg class="plot"{size} viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    )

@@ -11,6 +11,7 @@ from typing import Any
 from magnetar.errors import DataError
 from magnetar.evaluation.comparison.results import ComparisonResult, CurvePoint, MethodRow, RunRow, Spent
 from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.suite import SampleRecord
 from magnetar.reports.comparison_page import comparison_page
 
 __all__ = ["comparison_csv", "comparison_markdown", "comparison_record", "read_comparison", "write_comparison"]
@@ -35,7 +36,7 @@ def write_comparison(result: ComparisonResult, folder: Path) -> list[Path]:
         "json": json.dumps(comparison_record(result), indent=2, ensure_ascii=False) + "\n",
         "csv": comparison_csv(result),
         "md": comparison_markdown(result),
-        "html": comparison_page(result),
+        "html": comparison_page(result, folder),
     }
     paths = []
     for suffix, text in texts.items():
@@ -76,6 +77,7 @@ def read_comparison(path: Path) -> ComparisonResult:
                     label: [CurvePoint(**{**point, "win_rate": _estimate(point["win_rate"])}) for point in points]
                     for label, points in record["curves"].items()
                 },
+                "samples": tuple(SampleRecord(**one) for one in record.get("samples", ())),
             }
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,22 +1,29 @@
 """One self-contained page of a comparison of methods: the table, curves over the budget, the matrix, KL."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from magnetar.evaluation.comparison.results import ComparisonResult, MethodRow
 from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.comparison_charts import budget_chart, heat_map, kl_chart, rate_range
-from magnetar.reports.html import page_environment
+from magnetar.reports.drawing.bars import interval_bars
+from magnetar.reports.environment import page_environment
 from magnetar.reports.run_data import flat_settings
+from magnetar.reports.samples import comparison_view
+from magnetar.reports.sections.blocks import Claim, Figure
+from magnetar.reports.sections.matchups import WIN_RATE
+from magnetar.reports.sections.training import shown_runs
 
 __all__ = ["comparison_page", "comparison_verdict"]
 
 
-def comparison_page(result: ComparisonResult) -> str:
+def comparison_page(result: ComparisonResult, folder: Path | None = None) -> str:
     """The page's text.
 
     Args:
         result: What was found.
+        folder: Of the comparison, for the training curves of its runs; None to leave them out.
 
     Returns:
         HTML with everything inline.
@@ -29,12 +36,14 @@ def comparison_page(result: ComparisonResult) -> str:
             title=f"{len(result.rows) - 1} methods at equal budget" if len(result.rows) > 2 else "One method",
             facts=_facts(result),
             result=result,
-            verdict=comparison_verdict(result),
-            warnings=[*(f"Not in the tables: {line}" for line in result.missing), *result.notes],
+            claim=_claim(result),
+            rates=_rate_figures(result),
             rows=list(enumerate(result.rows, start=1)),
             curves={label: budget_chart(label, result.curves, result.budget_unit, rates) for label in result.curves},
             matrix=heat_map(result.labels, result.matrix),
             kl=kl_chart(result.rows),
+            runs=shown_runs(_run_folders(folder)),
+            samples=comparison_view(result),
             confidence=f"{100 * result.confidence:g}%",
             several_seeds=any(len(row.seeds) > 1 for row in result.rows),
             interval=_interval,
@@ -85,6 +94,38 @@ def _best_sentence(result: ComparisonResult, methods: list[MethodRow]) -> str:
     if not ahead:
         return f"{name}, but is not shown to beat any of them."
     return f"{name} and beats {', '.join(ahead)}, but is not shown to beat {', '.join(open_)}."
+
+
+def _claim(result: ComparisonResult) -> Claim:
+    """The verdict, and the highest win rate against the reference as what it is: the highest."""
+    warnings = [*(f"Not in the tables: {line}" for line in result.missing), *result.notes]
+    rates = {row.label: row.win_rate for row in result.rows if row.win_rate is not None}
+    sentences = [comparison_verdict(result)]
+    if not rates:
+        return Claim(sentences=sentences, warnings=warnings)
+    best = max(rates, key=lambda label: rates[label].value)
+    muted = f"The highest of {len(rates)}, picked after the fact: all are below." if len(rates) > 1 else ""
+    return Claim(f"Win rate of {best} against the reference", rates[best], sentences, muted, warnings)
+
+
+def _rate_figures(result: ComparisonResult) -> list[Figure]:
+    """Win rates as bars with intervals: the paper's ablation plot, with every method."""
+    reference = {row.label: row.win_rate for row in result.rows if row.win_rate is not None}
+    others = {row.label: row.win_rate_others for row in result.rows if row.win_rate_others is not None}
+    figures = []
+    if reference:
+        drawing = interval_bars("Win rate of each method against the reference, with intervals", reference, WIN_RATE)
+        figures.append(Figure("Against the reference", drawing, unit="win rate"))
+    if others:
+        drawing = interval_bars("Mean win rate against the other methods, with intervals", others, WIN_RATE)
+        figures.append(Figure("Against the other methods", drawing, unit="mean win rate"))
+    return figures
+
+
+def _run_folders(folder: Path | None) -> dict[str, Path]:
+    """Runs of a comparison that have begun, by the names of their folders."""
+    places = sorted((folder / "runs").glob("*/metrics.jsonl")) if folder is not None else []
+    return {path.parent.name: path.parent for path in places if path.stat().st_size}
 
 
 def _facts(result: ComparisonResult) -> dict[str, Any]:

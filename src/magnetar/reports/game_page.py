@@ -1,8 +1,6 @@
 """One self-contained page for a comparison of methods on games: tables, plots, and how to read them."""
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ from magnetar.errors import DataError
 from magnetar.evaluation.record import package_versions
 from magnetar.games.comparison.cells import MethodSummary, target_text
 from magnetar.games.settings import setting_text
-from magnetar.reports.html import page_environment
+from magnetar.reports.environment import page_environment
+from magnetar.reports.text_files import write_text
 
 __all__ = ["GameSection", "MethodEntry", "embedded_svg", "write_game_page"]
 
@@ -118,18 +117,7 @@ def write_game_page(
             versions=package_versions(),
         )
     )
-    try:
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).chmod(0o644)
-            os.replace(name, out)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write the page to {str(out)!r} ({error}); choose another place") from error
-    return out
+    return write_text(out, text)
 
 
 def embedded_svg(path: Path) -> Markup:

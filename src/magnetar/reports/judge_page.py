@@ -7,14 +7,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from magnetar.errors import DataError
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.counters import disagreement_figures, truncation_notes
 from magnetar.evaluation.judging.measures import Disagreement, JudgeEvaluation, LabelMeasures
 from magnetar.evaluation.record import package_versions
-from magnetar.reports.html import page_environment
+from magnetar.reports.environment import page_environment
 from magnetar.reports.judge_charts import interval_chart, length_chart, reliability_chart
 from magnetar.reports.run_data import flat_settings
+from magnetar.reports.text_files import write_text
 
 __all__ = ["judge_verdict", "write_judge_page"]
 
@@ -82,13 +82,7 @@ def write_judge_page(
             percent_interval=_percent_interval,
         )
     )
-    try:
-        out = Path(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write the page to {str(out)!r} ({error}); choose another place") from error
-    return out
+    return write_text(Path(out), text)
 
 
 def judge_verdict(evaluation: JudgeEvaluation) -> str:

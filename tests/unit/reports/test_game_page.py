@@ -63,7 +63,7 @@ def test_the_page_is_whole_and_needs_no_network(out: Path) -> None:
     page.feed(text)
     page.close()
     assert page.open == []
-    assert page.links == ["data:,"]
+    assert page.links and all(link.startswith(("data:,", "#")) for link in page.links)
     assert page.uses and page.uses <= page.ids
     assert text.count("<svg") == 4
     for loader in ("url(http", "@import", "fetch(", "XMLHttpRequest", "<metadata", "<!DOCTYPE svg"):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "held_out_prompts"]
 
 SETTINGS_SHOWN = ("output_dir", "model", "dataset", "judge", "eval_judge", "eval_prompts", "settings", "methods")
+SAMPLES_SHOWN = 40
 
 
 def held_out_prompts(config: ComparisonConfig, args: NashConfig) -> list[Any]:
@@ -98,6 +99,7 @@ def _evaluate(
     from magnetar.evaluation.comparison.contestants import REFERENCE, Contestant, collect_answers
     from magnetar.evaluation.comparison.results import ComparisonResult
     from magnetar.evaluation.comparison.round_robin import judge_pairs, needed_comparisons
+    from magnetar.evaluation.comparison.samples import comparison_samples
     from magnetar.evaluation.comparison.tables import (
         IntervalSettings,
         curve_points,
@@ -142,6 +144,9 @@ def _evaluate(
         notes=_notes(finished, config),
         settings=_shown(config, settings),
         versions=package_versions(),
+        samples=comparison_samples(
+            finished, answers, prompts, rates, judge.name, count=SAMPLES_SHOWN, seed=evaluation.seed
+        ),
     )
     write_comparison(result, config.output_dir)
     return result

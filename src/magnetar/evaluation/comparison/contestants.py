@@ -1,9 +1,7 @@
 """Who takes part in a comparison, and what each one answered: kept on disk as soon as it exists."""
 
 import gc
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ from tqdm import tqdm
 from magnetar.data import render_prompts
 from magnetar.data.splits import prompt_key
 from magnetar.evaluation.matchup import Responses
+from magnetar.evaluation.players.digests import WEIGHTS, folder_digest
+from magnetar.evaluation.players.sheets import AnswerSheet, answer_seed
 from magnetar.modeling.loading import load_policy, locate_model
 from magnetar.modeling.logprobs import packing_support, response_logprobs, split_micro_batches
 from magnetar.numerics import sampled_reverse_kl
@@ -29,7 +29,6 @@ __all__ = ["REFERENCE", "AnswerSettings", "Answers", "Contestant", "collect_answ
 REFERENCE = "reference"
 MAX_TOKENS_PER_PASS = 4096
 LARGE = 10_000_000  # weights of a model whose memory is wanted back before the next one is loaded
-WEIGHTS = ("*.safetensors", "*.bin", "adapter_config.json", "config.json")
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,11 @@ def collect_answers(
         return base[0]
 
     for contestant in contestants:
-        sheet = _Sheet(folder / f"{contestant.name}.jsonl", _fingerprint(contestant, reference, settings))
+        sheet = AnswerSheet(folder / f"{contestant.name}.jsonl", _fingerprint(contestant, reference, settings))
         missing = [row for row, key in enumerate(keys) if key not in sheet.lines]
         if missing:
             _answer(contestant, [prompts[row] for row in missing], reference, reference_model, sheet, settings)
-        found[contestant.name] = sheet.answers(keys)
+        found[contestant.name] = _read(sheet, keys)
     return found
 
 
@@ -136,7 +135,7 @@ def _answer(
     prompts: Sequence[Prompt],
     reference: str,
     reference_model: Callable[[], Any],
-    sheet: "_Sheet",
+    sheet: AnswerSheet,
     settings: AnswerSettings,
 ) -> None:
     loaded, tokenizer = load_policy(contestant.spec, dtype=settings.dtype)
@@ -159,7 +158,7 @@ def _answer(
             for start in range(0, len(order), settings.batch_size):
                 rows = order[start : start + settings.batch_size]
                 ids = [rendered[row] for row in rows]
-                seeds = [_seed(settings.seed, contestant.name, prompts[row]) for row in rows]
+                seeds = [answer_seed(settings.seed, contestant.name, prompts[row]) for row in rows]
                 rollouts = engine.generate(model, ids, settings.responses, seeds)
                 kl_nats = measure(ids, rollouts.response_ids)
                 for place, row in enumerate(rows):
@@ -251,12 +250,6 @@ def _on_device(model: Any) -> Any:
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
-def _seed(seed: int, name: str, prompt: Prompt) -> int:
-    """A seed of 63 bits, the same on every machine and whatever else is asked."""
-    digest = hashlib.blake2b(f"{seed}|{name}|{prompt_key(prompt)}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
 def _fingerprint(contestant: Contestant, reference: str, settings: AnswerSettings) -> dict[str, Any]:
     """What decides a contestant's answers."""
     return {
@@ -273,53 +266,15 @@ def _fingerprint(contestant: Contestant, reference: str, settings: AnswerSetting
 def _weights_digest(spec: str) -> str:
     """Digest of a folder's weights; a name that is no folder stands for itself."""
     folder = Path(spec)
-    if not folder.is_dir():
-        return spec
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)}):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return folder_digest(folder, WEIGHTS) if folder.is_dir() else spec
 
 
-class _Sheet:
-    """One contestant's file: a line that says what decides the answers, then a line for each prompt."""
-
-    def __init__(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
-        self.path = path
-        self.lines: dict[str, dict[str, Any]] = {}
-        wanted = json.loads(json.dumps(fingerprint))
-        kept: list[str] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
-            try:
-                record = json.loads(line)
-            except ValueError:  # cut short by a kill: this prompt is answered again
-                continue
-            if number == 0:
-                if record != wanted:
-                    break
-            else:
-                self.lines[record.pop("prompt")] = record
-            kept.append(line)
-        whole = kept or [json.dumps(wanted)]
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text("\n".join(whole) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-
-    def add(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep the answers to a prompt, at once."""
-        self.lines[key] = dict(record)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"prompt": key, **record}, ensure_ascii=False) + "\n")
-
-    def answers(self, keys: Sequence[str]) -> Answers:
-        """Those to some prompts."""
-        rows = [self.lines[key] for key in keys]
-        responses = Responses(
-            [list(row["texts"]) for row in rows],
-            np.array([row["tokens"] for row in rows], dtype=np.int64),
-            np.array([row["truncated"] for row in rows], dtype=np.bool_),
-        )
-        return Answers(responses, np.array([row["kl_nats"] for row in rows], dtype=np.float64))
+def _read(sheet: AnswerSheet, keys: Sequence[str]) -> Answers:
+    """The answers to some prompts."""
+    rows = [sheet.lines[key] for key in keys]
+    responses = Responses(
+        [list(row["texts"]) for row in rows],
+        np.array([row["tokens"] for row in rows], dtype=np.int64),
+        np.array([row["truncated"] for row in rows], dtype=np.bool_),
+    )
+    return Answers(responses, np.array([row["kl_nats"] for row in rows], dtype=np.float64))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.suite.results import SampleRecord
 
 __all__ = ["ComparisonResult", "CurvePoint", "MethodRow", "RunRow", "Spent"]
 
@@ -116,6 +117,8 @@ class ComparisonResult:
         notes: What a reader should know.
         settings: How it was made.
         versions: Of packages.
+        samples: Prompts with the first response of each line's first run; their win probabilities are means over all
+            responses to the prompt.
     """
 
     rows: Sequence[MethodRow]
@@ -134,6 +137,7 @@ class ComparisonResult:
     notes: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    samples: Sequence[SampleRecord] = ()
 
     @property
     def labels(self) -> list[str]:

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from magnetar.evaluation.asking import GroupAsker
 from magnetar.evaluation.comparison.contestants import Answers
 from magnetar.judges import Judge
 from magnetar.judges.pointwise import PointwiseJudge
 from magnetar.types import Prompt
 
-__all__ = ["Pairs", "WinRates", "judge_pairs", "needed_comparisons"]
+__all__ = ["Pairs", "WinRates", "judge_pairs", "mean_of_answered", "needed_comparisons"]
 
 Pairs = Sequence[tuple[str, str]]
-ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -85,42 +85,21 @@ def judge_pairs(
     names = tuple(answers)
     place = {name: at for at, name in enumerate(names)}
     table = np.full((len(names), len(names), len(prompts)), np.nan)
-    pointwise = isinstance(judge, PointwiseJudge)
-    features = {}
-    if pointwise:
+    asker = GroupAsker(judge, prompts)
+    texts = {name: one.responses.texts for name, one in answers.items()}
+    if isinstance(judge, PointwiseJudge):
         for name in tqdm(names, desc="judge reads", unit="contestant", disable=not progress, leave=False):
-            features[name] = _features(judge, prompts, answers[name])
+            asker.features(name, texts[name])
     for first, second in tqdm(pairs, desc="judge compares", unit="pair", disable=not progress, leave=False):
-        if pointwise:
-            win_prob = judge.compare(features[first][:, :, None], features[second][:, None, :])
-        else:
-            win_prob = _compared(judge, prompts, answers[first], answers[second])
-        rate_B = _mean_of_answered(win_prob)
+        judged = asker.compare(first, texts[first], second, texts[second], both_orders=False)
+        rate_B = mean_of_answered(judged.win_prob_BGH)
         table[place[first], place[second]] = rate_B
         table[place[second], place[first]] = 1.0 - rate_B
     return WinRates(names, table)
 
 
-def _features(judge: PointwiseJudge, prompts: Sequence[Prompt], answers: Answers) -> NDArray[np.float64]:
-    """What the judge makes of each response, shape (B, G, D)."""
-    texts = answers.responses.texts
-    flat = [text for group in texts for text in group]
-    asked = [prompt for prompt, group in zip(prompts, texts, strict=True) for _ in group]
-    return judge.features(asked, flat).reshape(len(prompts), len(texts[0]), -1)
-
-
-def _compared(judge: Judge, prompts: Sequence[Prompt], first: Answers, second: Answers) -> NDArray[np.float64]:
-    """Win probabilities, some prompts at a time, so that a cache keeps what a failure would cost."""
-    parts = []
-    for start in range(0, len(prompts), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        parts.append(
-            judge.cross_win_prob(list(prompts[rows]), first.responses.texts[rows], second.responses.texts[rows])
-        )
-    return np.concatenate(parts)
-
-
-def _mean_of_answered(win_prob_BGH: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_of_answered(win_prob_BGH: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the answered comparisons of each prompt; NaN for a prompt without any."""
     answered = ~np.isnan(win_prob_BGH)
     count_B = answered.sum((1, 2))
     total_B = np.where(answered, win_prob_BGH, 0.0).sum((1, 2))

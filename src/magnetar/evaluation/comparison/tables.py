@@ -8,19 +8,17 @@ from numpy.typing import NDArray
 
 from magnetar.evaluation.comparison.contestants import REFERENCE, Answers
 from magnetar.evaluation.comparison.crossed import crossed_mean
+from magnetar.evaluation.comparison.nash import nash_average
 from magnetar.evaluation.comparison.results import CurvePoint, MethodRow, RunRow, Spent
 from magnetar.evaluation.comparison.round_robin import WinRates
 from magnetar.evaluation.degeneracy import Degeneracy, degeneracy
 from magnetar.evaluation.intervals import Estimate
-from magnetar.games.equilibrium import linear_program_equilibrium
 
 __all__ = ["FinishedRun", "IntervalSettings", "curve_points", "method_rows", "run_rows", "win_rate_matrix"]
 
 FloatArray = NDArray[np.float64]
 RATE = (0.0, 1.0)
 POSITIVE = (0.0, float("inf"))
-GAME_RESAMPLES = 200
-IN_SUPPORT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -203,27 +201,5 @@ def _mean_spent(group: Sequence[FinishedRun]) -> Spent:
 def _game(
     groups: Mapping[str, Sequence[FinishedRun]], rates: WinRates, seed: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The equilibrium of the game between methods, and how often each is part of it when prompts and runs are redrawn.
-
-    A mixture over methods here is a mixture over their runs, each equally likely.
-    """
-    labels = list(groups)
-    members = [_names(groups, label) for label in labels]
-
-    def equilibrium(draw: Sequence[Sequence[str]], rows: NDArray[np.intp]) -> FloatArray:
-        matrix = np.full((len(labels), len(labels)), 0.5)
-        for i in range(len(labels)):
-            for j in range(i):
-                values = rates.between(draw[i], draw[j])[..., rows]
-                rate = 0.5 if np.isnan(values).all() else float(np.nanmean(values))
-                matrix[i, j], matrix[j, i] = rate, 1.0 - rate
-        return linear_program_equilibrium(matrix)
-
-    prompts = rates.win_prob_PPB.shape[-1]
-    found = equilibrium(members, np.arange(prompts))
-    rng = np.random.default_rng(seed)
-    times = np.zeros(len(labels))
-    for _ in range(GAME_RESAMPLES):
-        draw = [[names[at] for at in rng.integers(0, len(names), len(names))] for names in members]
-        times += equilibrium(draw, rng.integers(0, prompts, prompts)) > IN_SUPPORT
-    return dict(zip(labels, found, strict=True)), dict(zip(labels, times / GAME_RESAMPLES, strict=True))
+    """The equilibrium of the game between methods, and how often each is part of it."""
+    return nash_average({label: _names(groups, label) for label in groups}, rates, seed)

@@ -45,11 +45,15 @@ class Reply:
         text: The text; empty when only probabilities were asked for.
         logprobs: Log-probability, nats, of tokens at the first place of the reply; None when there are none.
         problem: Why there is no reply that could be read, such as a content filter; empty when there is.
+        tokens: Number of tokens written, where the backend says.
+        truncated: Whether the reply ended for want of room, where the backend says.
     """
 
     text: str
     logprobs: Mapping[str, float] | None = None
     problem: str = ""
+    tokens: int | None = None
+    truncated: bool | None = None
 
 
 class Backend(ABC):

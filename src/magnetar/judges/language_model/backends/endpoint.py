@@ -296,13 +296,21 @@ def _read(completion: Any, logprobs: bool, url: str) -> Reply | Failure:
     content = getattr(message, "content", None)
     if getattr(choices[0], "finish_reason", None) == "content_filter":
         return Reply("", None, "the server's content filter took the reply away")
-    if getattr(message, "refusal", None):
-        return Reply("", None, "the model refused to answer")
+    refusal = getattr(message, "refusal", None)
+    if refusal:
+        return Reply(refusal if isinstance(refusal, str) else "", None, "the model refused to answer")
     if content is not None and not isinstance(content, str):
         return Failure(f"the reply's content is a {type(content).__name__}, expected text", malformed, again=True)
     if message is None:
         return Failure("the reply has no message", malformed, again=True)
-    return Reply(content or "", _first_logprobs(choices[0]) if logprobs else None)
+    written = getattr(getattr(completion, "usage", None), "completion_tokens", None)
+    end = getattr(choices[0], "finish_reason", None)
+    return Reply(
+        content or "",
+        _first_logprobs(choices[0]) if logprobs else None,
+        tokens=written if isinstance(written, int) and written >= 0 else None,
+        truncated=end == "length" if isinstance(end, str) else None,
+    )
 
 
 def _first_logprobs(choice: Any) -> dict[str, float] | None:

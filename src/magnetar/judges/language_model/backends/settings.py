@@ -136,8 +136,7 @@ def check_endpoint(settings: EndpointSettings) -> None:
     """
     if importlib.util.find_spec("openai") is None:
         raise MissingDependencyError(
-            "a language-model judge behind an endpoint needs openai, not installed here; run: "
-            'pip install "magnetar[llm]"'
+            'a language model behind an endpoint needs openai, not installed here; run: pip install "magnetar[llm]"'
         )
     key = settings.key()
     if key is not None and settings.url.startswith("http:") and urlsplit(settings.url).hostname not in LOOPBACK:

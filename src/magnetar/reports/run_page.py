@@ -1,25 +1,26 @@
-"""One self-contained HTML page for a training run or for a match-up: no scripts, styles or fonts from elsewhere."""
+"""The page of a training run, and that of a match-up."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from magnetar.errors import DataError
-from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.record import package_versions
 from magnetar.evaluation.summary import MatchupSummary
 from magnetar.evaluation.suspicions import suspicions
 from magnetar.reports.charts import MAX_MARKS, run_charts
+from magnetar.reports.environment import page_environment, prompt_turns
 from magnetar.reports.run_data import RunData, flat_settings, read_run
-from magnetar.reports.svg import compact, smoothing_window
+from magnetar.reports.samples import pair_view
+from magnetar.reports.svg import smoothing_window
+from magnetar.reports.text_files import write_text
 
-__all__ = ["page_environment", "verdict", "write_matchup_report", "write_run_report"]
+__all__ = ["run_facts", "verdict", "write_matchup_report", "write_run_report"]
 
 _SHOWN_UPDATES = 12
+_BEFORE_AFTER = ("Before", "After")
+_TWO_PLAYERS = ("Opponent", "Policy")
 _UNEVALUATED = "This run has not been evaluated, so nothing can be said about whether the policy got better."
 
 
@@ -43,7 +44,7 @@ def write_run_report(run_dir: Path, out: Path | None = None) -> Path:
         .get_template("run.html.j2")
         .render(
             title=f"Magnetar run {run.name}",
-            facts=_run_facts(run),
+            facts=run_facts(run),
             summary=run.summary,
             verdict=verdict(run.summary) if run.summary else _UNEVALUATED,
             suspicions=suspicions(run.summary) if run.summary else [],
@@ -51,14 +52,14 @@ def write_run_report(run_dir: Path, out: Path | None = None) -> Path:
             window=smoothing_window(len(run.metrics)),
             moves=moves,
             moves_drawn=len(moves) <= MAX_MARKS,
-            pairs=_pairs(run.evaluation_samples),
-            sides=("Before", "After"),
+            samples=pair_view(run.evaluation_samples, _BEFORE_AFTER),
+            sides=_BEFORE_AFTER,
             groups=_training_samples(run.samples),
             settings={"Training": flat_settings(run.config), "Evaluation": flat_settings(run.evaluation["settings"])},
             versions=run.evaluation["versions"] or run.config.get("versions") or {},
         )
     )
-    return _write(Path(out) if out is not None else Path(run_dir) / "report.html", text)
+    return write_text(Path(out) if out is not None else Path(run_dir) / "report.html", text)
 
 
 def write_matchup_report(
@@ -89,13 +90,13 @@ def write_matchup_report(
             summary=summary,
             verdict=verdict(summary),
             suspicions=suspicions(summary),
-            pairs=_pairs([dict(sample) for sample in samples]),
-            sides=("Opponent", "Policy"),
+            samples=pair_view([dict(sample) for sample in samples], _TWO_PLAYERS),
+            sides=_TWO_PLAYERS,
             settings={"Evaluation": flat_settings(settings or {})},
             versions=package_versions(),
         )
     )
-    return _write(Path(out), text)
+    return write_text(Path(out), text)
 
 
 def verdict(summary: MatchupSummary) -> str:
@@ -119,61 +120,8 @@ def verdict(summary: MatchupSummary) -> str:
     return f"The {rate.confidence:.0%} interval lies {side} 50%: the judge prefers {better} to {worse}."
 
 
-def page_environment() -> Environment:
-    """Templates with the style sheet, the script and the filters that every page uses.
-
-    Returns:
-        A new environment; undefined names in a template are errors.
-    """
-    environment = Environment(
-        loader=PackageLoader("magnetar.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=_percent, compact=compact, prompt_turns=_prompt_turns, last_value=_last, position=_position
-    )
-    # The style sheet and the script are ours, and must not be escaped.
-    for name in ("style.css", "report.js", "games.css", "games.js"):
-        source, _, _ = environment.loader.get_source(environment, name)  # type: ignore[union-attr]
-        environment.globals[name.replace(".", "_")] = Markup(source)
-    return environment
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write the report to {str(path)!r} ({error}); choose another place") from error
-    return path
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100.0 * value:.{digits}f}%"
-
-
-def _position(estimate: Estimate) -> dict[str, float]:
-    """Where a bar from one half to the win rate lies, and the interval's ends, in percent of the track."""
-    low, high = sorted((0.5, estimate.value))
-    return {"left": 100.0 * low, "width": 100.0 * (high - low)}
-
-
-def _last(values: Sequence[float | None]) -> float | None:
-    return next((value for value in reversed(values) if value is not None), None)
-
-
-def _prompt_turns(prompt: Any) -> list[tuple[str, str]]:
-    """A prompt as (role, text) pairs; a plain text has the role ''."""
-    if isinstance(prompt, list):
-        return [(str(turn.get("role", "")), str(turn.get("content", ""))) for turn in prompt]
-    return [("", str(prompt))]
-
-
-def _run_facts(run: RunData) -> dict[str, Any]:
-    """The first things a reader wants to know, where the run recorded them."""
+def run_facts(run: RunData) -> dict[str, Any]:
+    """The first things that a reader wants to know, where the run recorded them."""
     flat = flat_settings(run.config)
     wanted = {
         "Method": ("method",),
@@ -194,25 +142,6 @@ def _run_facts(run: RunData) -> dict[str, Any]:
     return facts
 
 
-def _pairs(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    try:
-        return [
-            {
-                "turns": _prompt_turns(sample["prompt"]),
-                "category": sample.get("category"),
-                "policy": str(sample["policy"]),
-                "opponent": str(sample["opponent"]),
-                "win_prob": None if sample["win_prob"] is None else float(sample["win_prob"]),
-            }
-            for sample in samples
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"an evaluation sample is damaged ({type(error).__name__}: {error}); expected prompt, category, policy, "
-            "opponent and win_prob"
-        ) from error
-
-
 def _training_samples(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Samples by update, a dozen updates evenly over the run, each response with its mean win probability."""
     by_update: dict[int, list[dict[str, Any]]] = {}
@@ -220,7 +149,7 @@ def _training_samples(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, An
         for sample in samples:
             means = _mean_win_prob(sample.get("win_prob"), len(sample["responses"]))
             responses = sorted(zip(sample["responses"], means, strict=True), key=lambda pair: -(pair[1] or 0.0))
-            entry = {"turns": _prompt_turns(sample["prompt"]), "responses": responses}
+            entry = {"turns": prompt_turns(sample["prompt"]), "responses": responses}
             by_update.setdefault(int(sample["update"]), []).append(entry)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

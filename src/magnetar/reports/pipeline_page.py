@@ -1,0 +1,225 @@
+"""The page of a pipeline: what came out, every stage with its time and figures, the training, and its provenance."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from magnetar.evaluation.comparison.results import ComparisonResult
+from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.suite import SuiteResult, read_suite
+from magnetar.reports.comparison_files import read_comparison
+from magnetar.reports.comparison_page import comparison_verdict
+from magnetar.reports.drawing.bars import Measure, interval_bars
+from magnetar.reports.drawing.canvas import Drawing
+from magnetar.reports.drawing.heat import heat_map
+from magnetar.reports.environment import page_environment
+from magnetar.reports.pipeline_data import PipelineData, StepData, read_pipeline
+from magnetar.reports.run_data import flat_settings
+from magnetar.reports.samples import suite_view
+from magnetar.reports.sections.blocks import Claim, Figure, Section, Table
+from magnetar.reports.sections.matchups import WIN_RATE
+from magnetar.reports.sections.training import shown_runs
+from magnetar.reports.suite_page import PAGE, suite_claim, suite_provenance, suite_sections
+from magnetar.reports.svg import Series, compact, line_chart
+from magnetar.reports.text_files import write_text
+
+__all__ = ["pipeline_page", "write_pipeline_report"]
+
+HOURS = Measure(
+    "hours",
+    0.0,
+    0.0,
+    0.0,
+    compact,
+    lambda value: f"{value:.2f} h",
+    lambda one: "–" if one is None else f"{one.value:.2f}",
+)
+DIGEST_SHOWN = 12  # letters of a digest: enough to tell two apart by eye
+
+
+def write_pipeline_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a pipeline.
+
+    Args:
+        folder: Where the pipeline wrote.
+        out: Where to write; ``report.html`` in the folder by default.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: The folder holds no stage, a file in it is damaged, or the page cannot be written.
+    """
+    folder = Path(folder)
+    return write_text(Path(out) if out is not None else folder / PAGE, pipeline_page(read_pipeline(folder)))
+
+
+def pipeline_page(data: PipelineData) -> str:
+    """The page's text.
+
+    Args:
+        data: What was found in the pipeline's folder.
+
+    Returns:
+        HTML with everything inline; sections without data are absent.
+    """
+    suites = [read_suite(path) for path in data.suites]
+    comparisons = [read_comparison(path) for path in data.comparisons]
+    suite = suites[0] if suites else SuiteResult()
+    sections = [section for one in suites for section in suite_sections(one)]
+    sections += [section for one in comparisons for section in _comparison_sections(one)]
+    return (
+        page_environment()
+        .get_template("pipeline.html.j2")
+        .render(
+            title=f"Pipeline {data.name}",
+            facts=_facts(data),
+            claim=_claim(data, suites, comparisons),
+            sections=[*sections, *_stage_sections(data)],
+            runs=shown_runs(_runs(data)),
+            samples=suite_view(suite),
+            settings={step.name: flat_settings(_inputs(step, "settings")) for step in data.steps},
+            versions=_last(data, "versions") or suite.versions,
+            provenance=[*suite_provenance(suite), *_provenance(data)],
+        )
+    )
+
+
+def _claim(data: PipelineData, suites: Sequence[SuiteResult], comparisons: Sequence[ComparisonResult]) -> Claim:
+    unfinished = [step.name for step in data.steps if not step.finished]
+    warnings = [f"Not finished: {name}." for name in unfinished]
+    if suites:
+        claim = suite_claim(suites[0])
+        return Claim(claim.label, claim.rate, claim.sentences, claim.muted, [*warnings, *claim.warnings])
+    sentences = [comparison_verdict(one) for one in comparisons]
+    return Claim(
+        sentences=sentences or ["Nothing has been evaluated yet, so there is nothing to claim."], warnings=warnings
+    )
+
+
+def _facts(data: PipelineData) -> dict[str, Any]:
+    finished = sum(step.finished for step in data.steps)
+    hours = [step.hours for step in data.steps if step.hours is not None]
+    facts: dict[str, Any] = {"Stages": f"{finished} of {len(data.steps)} finished"}
+    if hours:
+        facts["Work"] = f"{sum(hours):.1f} h" if sum(hours) >= 1 else f"{60 * sum(hours):.1f} min"
+    git = _last(data, "git")
+    if git.get("commit"):
+        facts["Commit"] = f"{str(git['commit'])[:DIGEST_SHOWN]}{' with changes' if git.get('changed') else ''}"
+    hardware = _last(data, "hardware")
+    if hardware:
+        facts["Hardware"] = ", ".join(
+            f"{key} {value}" for key, value in flat_settings(hardware).items() if value != "null"
+        )
+    return facts
+
+
+def _stage_sections(data: PipelineData) -> list[Section]:
+    """Every stage with its time, seeds and figures."""
+    rows = [
+        [
+            step.name,
+            str(step.manifest.get("finished", ""))[:16].replace("T", " ") if step.finished else "not finished",
+            "–" if step.hours is None else f"{60 * step.hours:.1f}",
+            ", ".join(f"{key} {value}" for key, value in step.part("seeds").items()) or "–",
+            ", ".join(f"{key} {_figure(value)}" for key, value in flat_settings(step.part("results")).items()) or "–",
+        ]
+        for step in data.steps
+    ]
+    timed = {step.name: Estimate(step.hours, None, None, 0.95, "exact") for step in data.steps if step.hours}
+    figures = []
+    if timed:
+        figures.append(
+            Figure(
+                "Where the time went",
+                interval_bars("Hours of each stage", timed, HOURS, [1] * len(timed)),
+                unit="hours",
+            )
+        )
+    figures += [figure for name, log in data.logs.items() for figure in _log_figures(name, log)]
+    table = Table(["stage", "finished", "minutes", "seeds", "figures"], rows)
+    return [Section("Stages", "", figures, [table])]
+
+
+def _log_figures(name: str, log: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Loss of a supervised stage over its steps."""
+    points = [
+        (float(one["step"]), float(one["loss"])) for one in log if _number(one.get("loss")) and _number(one.get("step"))
+    ]
+    if len(points) < 2:
+        return []
+    places, losses = [place for place, _ in points], [loss for _, loss in points]
+    svg = line_chart(f"Loss of {name} over steps", places, [Series("loss", list(losses))])
+    rows = tuple((f"{place:,.0f}", f"{loss:.3f}") for place, loss in points[:: max(1, len(points) // 20)])
+    return [Figure(f"Loss of {name}", Drawing(svg, ("step", "loss"), rows), unit="over steps")]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _comparison_sections(result: ComparisonResult) -> list[Section]:
+    """A comparison of training methods in short: bars, and everybody against everybody."""
+    rates = {row.label: row.win_rate for row in result.rows if row.win_rate is not None}
+    figures = [
+        Figure(
+            "Win rate against the reference",
+            interval_bars("Win rate of each method against the reference", rates, WIN_RATE),
+            unit=f"judge {result.eval_judge}",
+        ),
+        Figure(
+            "Everybody against everybody",
+            heat_map("Win rate of each row against each column", result.labels, result.labels, result.matrix),
+            wide=True,
+        ),
+    ]
+    intro = f"Each with a budget of {result.budget:,} {result.budget_unit}; {result.prompts:,} held-out prompts."
+    return [Section("Methods compared", intro, figures=figures)]
+
+
+def _runs(data: PipelineData) -> dict[str, Path]:
+    """Folders of training runs by the names of their steps."""
+    names = {step.folder: step.name for step in data.steps}
+    return {
+        names.get(folder) or next((names[up] for up in folder.parents if up in names), folder.name): folder
+        for folder in data.runs
+    }
+
+
+def _provenance(data: PipelineData) -> list[Table]:
+    """Data by digest, what each stage was made from, and the code."""
+    read = [
+        [step.name, what, str(digest)]
+        for step in data.steps
+        for what, digest in flat_settings(_inputs(step, "data")).items()
+    ]
+    tables = [Table(["stage", "data", "digest or revision"], read)] if read else []
+    made = [
+        [
+            step.name,
+            ", ".join(flat_settings(_inputs(step, "uses"))) or "–",
+            str(step.manifest.get("inputs_digest", ""))[:DIGEST_SHOWN] or "–",
+            str(step.manifest.get("outputs_digest", ""))[:DIGEST_SHOWN] or "–",
+            str(step.part("git").get("commit") or "–")[:DIGEST_SHOWN],
+        ]
+        for step in data.steps
+        if step.finished
+    ]
+    return [*tables, Table(["stage", "made from", "inputs", "outputs", "commit"], made)] if made else tables
+
+
+def _inputs(step: StepData, name: str) -> Mapping[str, Any]:
+    found = step.part("inputs").get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _last(data: PipelineData, name: str) -> Mapping[str, Any]:
+    """An object of the manifest of the step that finished last."""
+    return next((step.part(name) for step in reversed(data.steps) if step.part(name)), {})
+
+
+def _figure(text: str) -> str:
+    try:
+        return compact(float(text))
+    except ValueError:
+        return text
