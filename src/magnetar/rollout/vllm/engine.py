@@ -113,6 +113,11 @@ class VllmEngine:
         return True
 
     @property
+    def running(self) -> bool:
+        """Whether vLLM has been started or reached, and not closed since."""
+        return self._backend is not None
+
+    @property
     def loads(self) -> int:
         """How often weights were sent."""
         return self._loads
