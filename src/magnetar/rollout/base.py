@@ -20,15 +20,6 @@ __all__ = [
     "check_request",
     "holding",
 ]
-    "HoldingEngine",
-    "MixtureEngine",
-    "MixtureMember",
-    "RolloutEngine",
-    "Rollouts",
-    "SamplingParams",
-    "check_request",
-    "holding",
-]
 
 
 @dataclass(frozen=True)
