@@ -91,5 +91,6 @@ def test_every_role_of_sharded_weights_is_followed_on_both_processes(tmp_path, k
         assert found["greedy"] == [True] * 3
         for name, gap in found["gaps"].items():
             assert gap > 0.05 if name.startswith("stale") else gap < EXACT, (rank, name)
-        # At first all three roles are equal; later each turn is another policy.
-        assert found["sent"][:3] == [1, 1, 1] and found["sent"][3:6] == [2, 3, 3]
+        sent = found["sent"]
+        assert sent[0] == sent[1], "the magnet is still the policy"
+        assert sent[3] < sent[4], "it no longer is"
