@@ -280,10 +280,12 @@ bfloat16 on GPUs. What was run is the same kind of run in float32, with the shar
 in this table has been run on GPUs or between nodes. [How sharding works](architecture.md#sharded-weights) says what two
 processes with shares of the weights are compared with, and what they refuse.
 
-Two things to know before the tables. **vLLM with sharded weights is refused today**: its columns and rows say what
-such a run would take, and a policy that one GPU cannot hold while it generates cannot be trained yet. **The constants
-were measured while passes held all logits of their responses.** Unsharded passes now hold those of a few tokens at a
-time (`python benchmarks/memory.py`), so that "vocabulary" is an upper bound there; sharded passes hold all.
+Two things to know before the tables. **A copy of vLLM's that is spread over GPUs is a
+server's** (`vllm_mode="server"`, `--tensor-parallel-size`), on GPUs of its own; in the same processes each engine holds
+a whole copy. The columns and rows of a copy spread over the training's own GPUs say what such a run would take. **The
+constants were measured while passes held all logits of their responses.**
+Unsharded passes now hold those of a few tokens at a time (`python benchmarks/memory.py`), so that "vocabulary" is an
+upper bound there; sharded passes hold all.
 
 ## Memory of a GPU, by size
 

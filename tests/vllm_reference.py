@@ -10,6 +10,7 @@ from torch import Tensor
 from magnetar.errors import RolloutError
 from magnetar.rollout import TransformersEngine
 from magnetar.rollout.vllm.backend import SIZES, EngineFacts, Sample, Sampling
+from magnetar.training.sharding import loading_whole_models
 
 
 class PlainDecoder:
@@ -28,7 +29,8 @@ class ReferenceBackend:
     def __init__(self, config: Any, *, logprobs_mode: str = "processed_logprobs", **facts: Any) -> None:
         from transformers import AutoModelForCausalLM
 
-        with torch.random.fork_rng():
+        # As vLLM's, its weights are whole, however the trainer's are kept.
+        with torch.random.fork_rng(), loading_whole_models():
             torch.manual_seed(12345)
             self.model = AutoModelForCausalLM.from_config(deepcopy(config)).float().eval()
         text = config.get_text_config()

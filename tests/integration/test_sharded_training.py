@@ -72,7 +72,7 @@ def assert_like_one_process(folder: Path, kind: Kind, settings: dict[str, dict[s
     for name, fields in settings.items():
         if "save_steps" in fields:
             continue  # a resumed run is compared with itself, and with Adam
-        one = make_trainer(folder / name, per_device_train_batch_size=4, eval_prompts=PROMPTS[:5], **fields)
+        one = make_trainer(folder / name, per_device_train_batch_size=4, **{"eval_prompts": PROMPTS[:5]} | fields)
         start = {key: tensor.clone() for key, tensor in one.roles.current.state_dict().items()}
         one.train()
         moved = max(float((t - start[key]).abs().max()) for key, t in one.roles.current.state_dict().items())
@@ -108,6 +108,24 @@ def test_sharded_weights_train_as_whole_ones(tmp_path: Path) -> None:
     resumed = {"max_steps": 3, "save_steps": 2, "magnet_every": 2}
     settings = {"lora": LORA, "full": FULL | SLOW_MAGNET | {"max_steps": 4}, "resumed": resumed}
     assert_like_one_process(tmp_path, (FSDP2, {}), settings)
+
+
+SENT = {
+    "lora": LORA | {"opponent": "magnet", "sent_weights": True},
+    "full": SGD | SLOW_MAGNET | {"opponent": "magnet", "max_steps": 4, "sent_weights": True},
+    # A process without held-out prompts takes part in the other's evaluation.
+    "reference": SGD | {"opponent": "reference", "max_steps": 2, "sent_weights": True, "eval_prompts": PROMPTS[:1]},
+}
+
+
+def test_sharded_weights_are_sent_to_an_engine_as_whole_ones_are(tmp_path: Path) -> None:
+    assert_like_one_process(tmp_path, (FSDP2, {}), {"lora": SENT["lora"], "reference": SENT["reference"]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [fsdp2, zero3])
+def test_each_role_of_sharded_weights_is_sent_to_an_engine(tmp_path: Path, kind: Kind) -> None:
+    assert_like_one_process(tmp_path, kind, SENT)
 
 
 @pytest.mark.slow

@@ -5,11 +5,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tiny_runs import GAME, assert_identical, make_trainer, read_lines, snapshot
+from tiny_runs import (
+    GAME,
+    PROMPTS,
+    assert_identical,
+    make_trainer,
+    metrics_without_times,
+    read_lines,
+    served,
+    snapshot,
+)
 
 from magnetar.errors import ConfigError, RolloutError
 from magnetar.rollout import Rollouts, SamplingParams, TransformersEngine
-from magnetar.rollout.vllm import VllmEngine
 from magnetar.rollout.vllm.engine import SEEDS
 from vllm_reference import ReferenceBackend
 
@@ -19,14 +27,6 @@ class SameSeeds(TransformersEngine):
 
     def generate(self, model: Any, prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> Rollouts:
         return super().generate(model, prompt_ids, group_size, [seed % SEEDS for seed in seeds])
-
-
-def served(backends: list[ReferenceBackend], **facts: Any) -> VllmEngine:
-    def start(model: Any) -> ReferenceBackend:
-        backends.append(ReferenceBackend(model.config, **facts))
-        return backends[-1]
-
-    return VllmEngine(GAME.tokenizer, SamplingParams(3), start)
 
 
 @pytest.mark.parametrize("settings", [{}, {"with_lora": True}, {"opponent": "magnet"}, {"opponent": "reference"}])
@@ -40,6 +40,38 @@ def test_a_run_with_weights_sent_to_an_engine_is_the_run_with_the_policy_itself(
     assert_identical(*ends)
     assert len(backends) == 1 and len(backends[0].sent) >= 6
     assert backends[0].stamp is None, "the engine is closed when training is over"
+
+
+@pytest.mark.parametrize("with_lora", [True, False], ids=["lora", "full"])
+def test_held_out_prompts_are_answered_by_the_runs_engine_as_by_the_policy_itself(tmp_path: Path, with_lora: bool):
+    backends: list[ReferenceBackend] = []
+    found = []
+    for name, engine in (("own", SameSeeds(cast(Any, GAME.tokenizer), SamplingParams(3))), ("sent", served(backends))):
+        settings: dict[str, Any] = {"with_lora": with_lora, "eval_strategy": "steps", "eval_steps": 2}
+        trainer = make_trainer(
+            tmp_path / name, rollout_engine=engine, eval_prompts=PROMPTS[:5], eval_responses=3, **settings
+        )
+        trainer.train()
+        assert len(backends) == (name == "sent"), "evaluation in a run uses the engine that runs"
+        found.append(trainer.play_against_reference())
+    own, sent = found
+    assert sent.policy.texts == own.policy.texts and sent.opponent.texts == own.opponent.texts
+    assert sent.policy.texts != sent.opponent.texts
+    assert (sent.policy.tokens_BG == own.policy.tokens_BG).all()
+    assert (sent.win_prob_BGH == own.win_prob_BGH).all()
+    rows = [
+        [{k: v for k, v in row.items() if k.startswith("eval_")} for row in metrics_without_times(tmp_path / name)]
+        for name in ("own", "sent")
+    ]
+    assert rows[0] == rows[1] and sum("eval_win_rate" in row for row in rows[0]) == 3
+    assert len(backends) == 2 and backends[1].stamp is None, "started for the last match-up alone, and closed"
+    assert len(backends[1].sent) == 2, "the policy, then the reference"
+
+
+def test_an_engine_without_room_for_held_out_prompts_is_refused_before_the_first_step(tmp_path: Path):
+    trainer = make_trainer(tmp_path, rollout_engine=served([], max_model_len=8), eval_prompts=[" ".join(["rock"] * 9)])
+    with pytest.raises(ConfigError, match="the longest prompt has 9 and a response up to 3"):
+        trainer.train()
 
 
 def test_an_engine_that_does_not_fit_is_refused_before_the_first_step(tmp_path: Path):

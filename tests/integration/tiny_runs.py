@@ -13,7 +13,10 @@ from torch import Tensor
 from magnetar.evaluation.enumerable import EnumerableGame
 from magnetar.judges import ScoreFunctionJudge
 from magnetar.methods import METHODS, PUBLISHED_NAMES
+from magnetar.rollout import SamplingParams
+from magnetar.rollout.vllm import VllmEngine
 from magnetar.training import NashConfig, NashTrainer
+from vllm_reference import ReferenceBackend
 
 GAME = EnumerableGame.build(num_words=4, max_new_tokens=3)
 WORDS = ("rock", "paper", "scissors", "well")
@@ -78,9 +81,13 @@ def make_trainer(
     eval_prompts: list[Any] | None = None,
     callbacks: list[Any] | None = None,
     rollout_engine: Any = None,
+    sent_weights: bool = False,
     **settings: Any,
 ) -> NashTrainer:
+    """A run; with ``sent_weights`` by an engine with weights of its own, which it is sent."""
     args = make_config(folder, **settings)
+    if sent_weights:
+        rollout_engine = served([])
     if judge is None:
         judge = scoring_judge() if args.build_method().sampled_objective.needs_reward else GAME.judge()
     return NashTrainer(
@@ -94,6 +101,16 @@ def make_trainer(
         callbacks=callbacks,
         rollout_engine=rollout_engine,
     )
+
+
+def served(backends: list[ReferenceBackend], **facts: Any) -> VllmEngine:
+    """An engine that is sent weights, as vLLM is; `backends` gets what stands in for vLLM when it starts."""
+
+    def start(model: Any) -> ReferenceBackend:
+        backends.append(ReferenceBackend(model.config, **facts))
+        return backends[-1]
+
+    return VllmEngine(GAME.tokenizer, SamplingParams(3), start)
 
 
 def snapshot(trainer: NashTrainer) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from magnetar.modeling.loading import demo_model_folder, load_policy
 from magnetar.modeling.roles import make_roles
 from magnetar.rollout import SamplingParams
 from magnetar.rollout.vllm import ServerSettings, server_command, vllm_engine
-from processes import run_two_processes
+from processes import FSDP2, run_two_processes
 
 EXACT = 1e-3
 """Float32 on both sides, thirty layers, nats a token."""
@@ -150,6 +150,50 @@ def test_two_processes_share_a_server(server, tmp_path):
     for rank in range(2):
         gaps, loads = json.loads((tmp_path / f"{rank}.json").read_text())
         assert max(gaps) < EXACT and loads == 2
+
+
+TWO_SHARES = """
+import torch
+from accelerate import Accelerator
+from magnetar.modeling.loading import load_policy
+from magnetar.modeling.roles import make_roles
+from magnetar.modeling.sharding import whole_shape
+from magnetar.rollout import SamplingParams
+from magnetar.rollout.vllm import ServerSettings, vllm_engine
+from magnetar.training.sharding import _shard_as_the_policy, shard_roles
+from real_models import gap
+
+accelerator = Accelerator()
+rank = accelerator.process_index
+model, tokenizer = load_policy("demo")
+roles = make_roles(model, will_be_sharded=True)
+_shard_as_the_policy(accelerator, model)
+shard_roles(roles, accelerator)
+url, seconds = json.loads(sys.argv[2])
+engine = vllm_engine(tokenizer, SamplingParams(8), ServerSettings(url, seconds, world_size=2, rank=rank))
+prompt = tokenizer("Name a colour." if rank else "Name an animal.")["input_ids"]
+gaps = []
+for step in range(2):
+    with roles.lend("current") as policy:
+        rollouts = engine.generate(policy, [prompt], 2, [rank])
+    with roles.use("current") as policy:
+        gaps.append(gap(policy, rollouts))
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(step)
+        for parameter in model.parameters():
+            noise = torch.randn(whole_shape(parameter), generator=generator) * 0.01
+            roles.sharding.fill(parameter, roles.sharding.whole(parameter) + noise)
+    with roles.use("current") as policy:
+        gaps.append(gap(policy, rollouts))
+(Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps([gaps, engine.loads]))
+"""
+
+
+def test_two_processes_that_share_the_weights_too_send_them_to_one_server(server, tmp_path):
+    run_two_processes(tmp_path, [URL, 120.0], TWO_SHARES, Path(__file__).parent, variables=FSDP2)
+    for rank in range(2):
+        gaps, loads = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert max(gaps[::2]) < EXACT < 0.01 < min(gaps[1::2]) and loads == 2
 
 
 JUDGE = """

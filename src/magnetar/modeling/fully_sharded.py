@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from magnetar.modeling.sharding import ShardedWeights, empty_pass, move_tensor, plain_name
+from magnetar.modeling.spread import own_share, whole_value
 
 __all__ = ["FullySharded"]
 
@@ -30,11 +31,11 @@ class FullySharded(ShardedWeights):
 
     def part(self, tensor: Tensor) -> Tensor:
         """This process's slice."""
-        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        return own_share(tensor)
 
     def whole(self, tensor: Tensor) -> Tensor:
         """All slices, gathered."""
-        return cast(DTensor, tensor.detach()).full_tensor() if isinstance(tensor, DTensor) else tensor
+        return whole_value(tensor)
 
     def fill(self, tensor: Tensor, whole: Tensor) -> None:
         """Keep this process's slice of a value."""

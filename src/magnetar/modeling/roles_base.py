@@ -62,6 +62,22 @@ class Roles(ABC):
             yield model
 
     @contextmanager
+    def lend(self, role: Role) -> Iterator[nn.Module]:
+        """Give a role's module to who reads its weights, such as an engine that has a copy of its own.
+
+        No pass may be made inside: where weights are sharded, they stay so.
+
+        Args:
+            role: One of the roles that exist.
+
+        Raises:
+            ModelError: The role was never added.
+        """
+        self._require(role)
+        with self._role(role) as model, self.sharding.reading((model,)):
+            yield model
+
+    @contextmanager
     def together(self, roles: tuple[Role, ...]) -> Iterator[None]:
         """Hold the weights of several roles, if they are sharded, so that inside `use` may go from one to another."""
         for role in roles:

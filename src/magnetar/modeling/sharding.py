@@ -70,6 +70,14 @@ class Sharding(ABC):
         """
 
     @abstractmethod
+    def reading(self, models: tuple[nn.Module, ...]) -> Any:
+        """A context in which the weights of some models are read, part by part, and no pass is made.
+
+        Args:
+            models: Those that are read.
+        """
+
+    @abstractmethod
     def differ(self, here: bool) -> bool:
         """Whether something is different on any process."""
 
@@ -118,6 +126,11 @@ class WholeWeights(Sharding):
 
     @contextmanager
     def passes(self, models: tuple[nn.Module, ...], *, gather: bool) -> Iterator[None]:
+        """Nobody waits for anybody."""
+        yield
+
+    @contextmanager
+    def reading(self, models: tuple[nn.Module, ...]) -> Iterator[None]:
         """Nobody waits for anybody."""
         yield
 
@@ -192,6 +205,21 @@ class ShardedWeights(Sharding):
             self._inside = False
             for model in models:
                 self.settle(model)
+
+    @contextmanager
+    def reading(self, models: tuple[nn.Module, ...]) -> Iterator[None]:
+        """Meet at the start; every weight is this process's share of it, which who reads it may gather."""
+        if self._inside:
+            yield
+            return
+        self.meet()
+        self._inside = True
+        try:
+            for model in models:
+                self.settle(model)
+            yield
+        finally:
+            self._inside = False
 
     @contextmanager
     def _in_step(self, model: nn.Module) -> Iterator[None]:

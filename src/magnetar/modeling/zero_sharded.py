@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from magnetar.modeling.adapters import cuda_devices
 from magnetar.modeling.sharding import ShardedWeights, move_tensor
+from magnetar.modeling.spread import gather_pieces, own_share, whole_value
 
 __all__ = ["ZeroSharded"]
 
@@ -35,26 +36,18 @@ class ZeroSharded(ShardedWeights):
 
     def part(self, tensor: Tensor) -> Tensor:
         """This process's piece, without what fills it up to the size of the others."""
-        if not hasattr(tensor, "ds_tensor"):
-            return tensor
-        weight: Any = tensor
-        piece = weight.ds_tensor
-        rest = weight.ds_numel - dist.get_rank() * piece.numel()
-        return piece.data[: max(0, min(rest, piece.numel()))]
+        return own_share(tensor)
 
     def whole(self, tensor: Tensor) -> Tensor:
         """All pieces, gathered."""
-        if not hasattr(tensor, "ds_tensor"):
-            return tensor
-        with self._gather([tensor]):
-            return tensor.detach().clone()
+        return whole_value(tensor)
 
     def fill(self, tensor: Tensor, whole: Tensor) -> None:
         """Keep this process's piece of a value."""
         if not hasattr(tensor, "ds_tensor"):
             tensor.copy_(whole)
             return
-        with self._gather([tensor], modifier_rank=0):
+        with gather_pieces([tensor], modifier_rank=0):
             if dist.get_rank() == 0:
                 tensor.data.copy_(whole)
 
@@ -84,18 +77,13 @@ class ZeroSharded(ShardedWeights):
         self._engines[id(copy)] = self._prepare(copy)
         return copy
 
-    def _gather(self, weights: list[Tensor], modifier_rank: int | None = None) -> Any:
-        import deepspeed  # pyright: ignore[reportMissingImports] - only where it is used
-
-        return deepspeed.zero.GatheredParameters(weights, modifier_rank=modifier_rank)
-
     @contextmanager
     def _gathered(self, model: nn.Module) -> Iterator[None]:
         """Gather all weights, and take away the hooks that would free each after its layer."""
         from trl.models.utils import add_hooks, remove_hooks
 
         engine = self._engines[id(model)]
-        with self._gather(list(model.parameters())):
+        with gather_pieces(list(model.parameters())):
             remove_hooks(engine)
             try:
                 yield

@@ -3,14 +3,23 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.errors import ConfigError
 
-__all__ = ["MixtureEngine", "MixtureMember", "RolloutEngine", "Rollouts", "SamplingParams", "check_request"]
+__all__ = [
+    "HoldingEngine",
+    "MixtureEngine",
+    "MixtureMember",
+    "RolloutEngine",
+    "Rollouts",
+    "SamplingParams",
+    "check_request",
+    "holding",
+]
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,33 @@ class RolloutEngine(Protocol):
         ...
 
 
+class HoldingEngine(RolloutEngine, Protocol):
+    """An engine with a copy of the weights, which it is sent when they have changed.
+
+    It runs no pass of the policy, and nothing has to be gathered for it. It batches by itself and wants all prompts
+    in one call. Processes that depend on each other call `generate` equally often, without prompts if need be.
+    """
+
+    @property
+    def holds_weights(self) -> bool:
+        """Always true: what tells such an engine from others."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How responses are drawn."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and not closed since."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; the next call starts it again."""
+        ...
+
+
 @dataclass(frozen=True)
 class MixtureMember:
     """One policy of a geometric mixture.
@@ -122,6 +158,11 @@ class MixtureEngine(RolloutEngine, Protocol):
         Source: arXiv:2312.00886, section 7: the mixture of each next-token distribution.
         """
         ...
+
+
+def holding(engine: RolloutEngine) -> HoldingEngine | None:
+    """The engine itself if it has a copy of the weights, else None."""
+    return cast(HoldingEngine, engine) if getattr(engine, "holds_weights", False) else None
 
 
 def check_request(prompt_ids: list[list[int]], group_size: int, seeds: Sequence[int]) -> None:

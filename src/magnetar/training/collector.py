@@ -19,7 +19,7 @@ from magnetar.methods import Method
 from magnetar.modeling.critic import Critic
 from magnetar.modeling.modes import eval_mode
 from magnetar.modeling.roles import Roles
-from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts
+from magnetar.rollout import MixtureMember, RolloutEngine, Rollouts, holding
 from magnetar.training.experience import Experience
 from magnetar.training.judging import Judging
 from magnetar.training.ledger import Ledger, counted_responses
@@ -275,7 +275,9 @@ class Collector:
         self, role: Role, prompt_ids: list[list[int]], count: int, positions: list[int], *, stream: int
     ) -> Rollouts:
         seeds = [_seed(self.seed, position, stream) for position in positions]
-        with torch.no_grad(), self.roles.use(role, gather=True) as model, self.autocast():
+        # An engine with weights of its own is given the policy's one by one; any other runs the policy itself.
+        policy = self.roles.lend(role) if holding(self.engine) else self.roles.use(role, gather=True)
+        with torch.no_grad(), policy as model, self.autocast():
             return self.engine.generate(model, prompt_ids, count, seeds)
 
     def _needs_states(self, magnet_is_behavior: bool) -> tuple[bool, bool]:

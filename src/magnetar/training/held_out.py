@@ -1,5 +1,7 @@
 """Playing the policy in training against where it started, on held-out prompts, with all processes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from magnetar.evaluation.play import play
 from magnetar.evaluation.players import GenerationRequest, RolePlayer
 from magnetar.judges import Judge
 from magnetar.modeling.sharding import WholeWeights
-from magnetar.rollout import SamplingParams
+from magnetar.rollout import HoldingEngine, SamplingParams, holding
+from magnetar.types import Role
 
 if TYPE_CHECKING:
     from magnetar.training.trainer import NashTrainer
@@ -49,28 +52,51 @@ def play_against_reference(
         row_step=args.world_size,
         progress=progress and args.process_index == 0,
     )
-    tokenizer = trainer.processing_class
-    share = None
-    if mine:
-        autocast: Any = trainer.accelerator.autocast
-        share = play(
-            RolePlayer("policy", trainer.roles, "current", tokenizer, autocast),
-            RolePlayer("reference", trainer.roles, "reference", tokenizer, autocast),
-            [prompts[row] for row in mine],
-            None if categories is None else [categories[row] for row in mine],
-            judge or trainer.judge,
-            request=request,
-        )
-    elif not isinstance(trainer.roles.sharding, WholeWeights):
-        for role in ("current", "reference"):  # its weights are needed by the others
-            with trainer.roles.use(role, gather=True):
-                pass
+    with _engine(trainer) as engine:
+        share = _play_share(trainer, engine, prompts, categories, mine, judge or trainer.judge, request)
     if args.world_size == 1:
         return share
     merged = _merge([part for part in gather_object([share]) if part is not None])
     # Shares come process by process; the dataset's order is that of one process.
     rows = np.concatenate([np.arange(rank, len(prompts), args.world_size) for rank in range(args.world_size)])
     return merged.select(np.argsort(rows).tolist())
+
+
+@contextmanager
+def _engine(trainer: "NashTrainer") -> Iterator[HoldingEngine | None]:
+    """The run's engine if it has weights of its own; one that was not running is closed again."""
+    engine = holding(trainer.rollout_engine)
+    was_running = engine is not None and engine.running
+    try:
+        yield engine
+    finally:
+        if engine is not None and not was_running:
+            engine.close()
+
+
+def _play_share(
+    trainer: "NashTrainer",
+    engine: HoldingEngine | None,
+    prompts: list[Any],
+    categories: list[str] | None,
+    mine: list[int],
+    judge: Judge,
+    request: GenerationRequest,
+) -> Matchup | None:
+    """This process's prompts; without any, it takes part where others need it."""
+    autocast: Any = trainer.accelerator.autocast
+
+    def player(name: str, role: Role) -> RolePlayer:
+        return RolePlayer(name, trainer.roles, role, trainer.processing_class, autocast, engine)
+
+    policy, reference = player("policy", "current"), player("reference", "reference")
+    if not mine:
+        if engine is not None or not isinstance(trainer.roles.sharding, WholeWeights):
+            policy.accompany()
+            reference.accompany()
+        return None
+    shown = None if categories is None else [categories[row] for row in mine]
+    return play(policy, reference, [prompts[row] for row in mine], shown, judge, request=request)
 
 
 def _merge(parts: list[Matchup]) -> Matchup:

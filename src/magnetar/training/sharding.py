@@ -69,11 +69,6 @@ def check_sharding(
         raise ConfigError(
             "the launcher shards weights over 1 process, which has them all; start without FSDP or DeepSpeed"
         )
-    if args.use_vllm:
-        raise ConfigError(
-            "use_vllm is True and the weights are sharded, which has not been made to work together yet; remove "
-            "use_vllm, or launch with data parallelism (examples/accelerate/ddp.yaml)"
-        )
     state: Any = accelerator.state
     if kind == DistributedType.FSDP and has_adapter and state.fsdp_plugin.activation_checkpointing:
         raise ConfigError(

@@ -271,7 +271,14 @@ class NashTrainer(LearningTrainer):
         """Start the rollout engine if it is one that has to be started: what cannot work is told before any step."""
         start = getattr(self._collector.engine, "start", None)
         if start is not None:
-            start(self.roles.current, self._longest_prompt)
+            tokenizer = cast(Any, self.processing_class)
+            held_out = [] if self.eval_prompts is None else render_prompts(self.eval_prompts["prompt"], tokenizer)
+            start(self.roles.current, max([self._longest_prompt, *map(len, held_out)]))
+
+    @property
+    def rollout_engine(self) -> RolloutEngine:
+        """What generates the responses."""
+        return self._collector.engine
 
     def close_engine(self) -> None:
         """Give back what the rollout engine holds."""

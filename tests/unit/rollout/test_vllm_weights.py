@@ -134,14 +134,6 @@ def test_a_weight_that_cannot_be_read_is_refused(tiny):
         [weight.make() for weight in engine_weights(model)]
 
 
-def test_weights_that_deepspeed_keeps_in_parts_are_refused(tiny):
-    model = tiny("llama")
-    weight = model.lm_head.weight
-    weight.data, weight.ds_id = torch.empty(0), 0
-    with pytest.raises(ModelError, match="DeepSpeed ZeRO-3 keeps each weight in parts"):
-        engine_weights(model)
-
-
 def test_a_small_update_of_a_half_precision_model_is_rounded_once(tiny):
     model = get_peft_model(tiny("llama", torch.bfloat16), ADAPTERS["attention"]).eval()
     with torch.no_grad():

@@ -21,9 +21,7 @@ def check(kind: DistributedType, method: str = "mpo", *, fsdp2: bool = True, sta
             fsdp_plugin=SimpleNamespace(activation_checkpointing=settings.pop("wrapped", False)),
         ),
     )
-    args: Any = SimpleNamespace(
-        **({"frozen_roles_on_cpu": False, "inner_epochs": 1, "world_size": 2, "use_vllm": False} | settings)
-    )
+    args: Any = SimpleNamespace(**({"frozen_roles_on_cpu": False, "inner_epochs": 1, "world_size": 2} | settings))
     made = METHODS[method]()
     check_sharding(accelerator, args, made, has_critic=made.sampled_objective.needs_value, has_adapter=adapter)
 
@@ -38,7 +36,6 @@ def check(kind: DistributedType, method: str = "mpo", *, fsdp2: bool = True, sta
         ({"kind": DistributedType.DEEPSPEED, "method": "ppo"}, "critic.*fsdp2.yaml"),
         ({"kind": DistributedType.FSDP, "adapter": True, "wrapped": True}, "gradient_checkpointing"),
         ({"kind": DistributedType.FSDP, "world_size": 1}, "start without FSDP"),
-        ({"kind": DistributedType.FSDP, "use_vllm": True}, "remove use_vllm"),
         ({"kind": DistributedType.FSDP, "frozen_roles_on_cpu": True}, "fsdp_offload_params"),
     ],
 )

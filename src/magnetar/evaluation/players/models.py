@@ -15,7 +15,7 @@ from magnetar.evaluation.matchup import Responses
 from magnetar.evaluation.players.base import Answer, GenerationRequest, StreamingPlayer, as_responses
 from magnetar.evaluation.players.digests import model_digest
 from magnetar.modeling.roles import Roles
-from magnetar.rollout import TransformersEngine
+from magnetar.rollout import HoldingEngine, TransformersEngine
 from magnetar.types import Prompt, Role
 
 __all__ = ["CheckpointPlayer", "ModelPlayer", "RolePlayer", "generate_responses", "model_answers"]
@@ -29,6 +29,7 @@ def model_answers(
     request: GenerationRequest,
     *,
     label: str = "model",
+    engine: HoldingEngine | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """Sample responses from a model, batch by batch.
 
@@ -41,18 +42,25 @@ def model_answers(
         seeds: One for each prompt.
         request: How to sample.
         label: What the progress bar calls the model.
+        engine: Draws in the model's place, all prompts at once; transformers draws without one.
 
     Yields:
         Index of a prompt and its answer.
+
+    Raises:
+        ValueError: The engine draws otherwise than is asked.
     """
+    if engine is not None and engine.sampling != request.sampling:
+        raise ValueError(f"the engine draws with {engine.sampling}, expected {request.sampling}")
     rendered = render_prompts(list(prompts), tokenizer)
     order = sorted(range(len(rendered)), key=lambda row: -len(rendered[row]))
-    engine = TransformersEngine(tokenizer, request.sampling)
+    at_once = request.batch_size if engine is None else max(1, len(order))
+    drawing = engine or TransformersEngine(tokenizer, request.sampling)
     bar = tqdm(total=len(order), desc=f"{label} answers", unit="prompt", disable=not request.progress, leave=False)
     with bar:
-        for start in range(0, len(order), request.batch_size):
-            rows = order[start : start + request.batch_size]
-            rollouts = engine.generate(
+        for start in range(0, len(order), at_once):
+            rows = order[start : start + at_once]
+            rollouts = drawing.generate(
                 model,
                 [rendered[row] for row in rows],
                 request.responses_per_prompt,
@@ -120,6 +128,7 @@ class RolePlayer(StreamingPlayer):
         role: Which of them plays.
         tokenizer: The trainer's tokenizer.
         autocast: Context of mixed precision, for generation only: judges compute in their own.
+        engine: The run's engine, if it has weights of its own; transformers draws without one.
     """
 
     name: str
@@ -127,13 +136,29 @@ class RolePlayer(StreamingPlayer):
     role: Role
     tokenizer: Any
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    engine: HoldingEngine | None = None
 
     def answers(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], request: GenerationRequest
     ) -> Iterator[tuple[int, Answer]]:
         """Sample from the role."""
+        if self.engine is not None:
+            with self.roles.lend(self.role) as model:
+                yield from model_answers(
+                    model, self.tokenizer, prompts, seeds, request, label=self.name, engine=self.engine
+                )
+            return
         with self.roles.use(self.role, gather=True) as model, self.autocast():
             yield from model_answers(model, self.tokenizer, prompts, seeds, request, label=self.name)
+
+    def accompany(self) -> None:
+        """Take part without prompts where other processes answer: they may need its weights, or share its engine."""
+        if self.engine is not None:
+            with self.roles.lend(self.role) as model:
+                self.engine.generate(model, [], 1, [])
+            return
+        with self.roles.use(self.role, gather=True):
+            pass
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from magnetar.rollout.vllm.settings import WORKER_EXTENSION, ColocatedSettings
 
 __all__ = ["ColocatedBackend", "plain_config"]
 
+CPU_BLOCK_SIZE = 32
+"""Tokens of a block of vLLM's cache on the CPU: the smallest that its attention takes there. Of its own 128, a prompt
+that is shorter has no whole block, and is read once for each response instead of once for the group."""
+
 
 class ColocatedBackend:
     """A `vllm.LLM` that is made from the trainer's configuration and holds no weights until it is given some."""
@@ -150,9 +154,12 @@ def _options(settings: ColocatedSettings, logprobs_mode: str) -> dict[str, Any]:
         "worker_extension_cls": WORKER_EXTENSION,
         "seed": 0,
     }
-    for name in ("max_num_seqs", "block_size"):
-        if getattr(settings, name) is not None:
-            options[name] = getattr(settings, name)
+    block_size = settings.block_size
+    if block_size is None and not torch.cuda.is_available():
+        block_size = CPU_BLOCK_SIZE
+    for name, value in (("max_num_seqs", settings.max_num_seqs), ("block_size", block_size)):
+        if value is not None:
+            options[name] = value
     return options
 
 

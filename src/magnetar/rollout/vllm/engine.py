@@ -12,6 +12,7 @@ from accelerate.utils import extract_model_from_parallel, gather_object
 from torch import Tensor, nn
 
 from magnetar.errors import ConfigError, MagnetarError, ModelError, RolloutError
+from magnetar.modeling.spread import is_spread
 from magnetar.rollout.base import Rollouts, SamplingParams, check_request
 from magnetar.rollout.ending import end_token_ids
 from magnetar.rollout.vllm.backend import Backend, Sampling
@@ -91,6 +92,7 @@ class VllmEngine:
         self._backend: Backend | None = None
         self._eos_token_ids = eos_token_ids
         self._ledger = WeightLedger()
+        self._in_step = sharers > 1
         self._run = ""
         self._loads = 0
         self._max_model_len = 0
@@ -104,6 +106,16 @@ class VllmEngine:
     def sharers(self) -> int:
         """Processes of the trainer that share one vLLM, and ask for rollouts equally often."""
         return self._sharers
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether the engine has a copy of the weights, so that a policy's own are read and never passed through."""
+        return True
+
+    @property
+    def running(self) -> bool:
+        """Whether vLLM has been started or reached, and not closed since."""
+        return self._backend is not None
 
     @property
     def loads(self) -> int:
@@ -125,6 +137,7 @@ class VllmEngine:
             return
         inner = extract_model_from_parallel(model)
         base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+        self._keep_step(inner)
         with _plain_arithmetic():
             self._backend = self._together(lambda: self._started(base))
             self._run = self._from_first(lambda: uuid.uuid4().hex)
@@ -154,6 +167,9 @@ class VllmEngine:
     ) -> Rollouts:
         """Draw `group_size` responses to each prompt; see `RolloutEngine.generate`.
 
+        Processes that share one vLLM, or the weights of the policy, call it equally often, one that has nothing to ask
+        without prompts.
+
         Raises:
             RolloutError: vLLM failed or cannot be reached.
             ConfigError: As `start`, or a prompt that leaves no room for a response.
@@ -162,14 +178,16 @@ class VllmEngine:
         self.start(model)
         assert self._backend is not None
         room = self._max_model_len - self._sampling.max_new_tokens
-        self._together(lambda: _check(prompt_ids, group_size, seeds, room))
         inner = extract_model_from_parallel(model)
+        self._keep_step(inner)
+        self._together(lambda: _check(prompt_ids, group_size, seeds, room))
         ends = self._eos_token_ids if self._eos_token_ids is not None else end_token_ids(inner, self._tokenizer)
         sampling = Sampling(self._sampling, group_size, tuple(sorted(ends)))
         with _plain_arithmetic():
             backend = self._backend
             self._sync(inner)
-            samples = self._together(lambda: backend.sample(prompt_ids, [seed % SEEDS for seed in seeds], sampling))
+            seeds_63 = [seed % SEEDS for seed in seeds]
+            samples = self._together(lambda: backend.sample(prompt_ids, seeds_63, sampling) if prompt_ids else [])
             backend.rest()
         response_ids = [[sample.tokens for sample in group] for group in samples]
         return Rollouts(
@@ -177,7 +195,9 @@ class VllmEngine:
             response_ids=response_ids,
             texts=[list(self._tokenizer.batch_decode(group, skip_special_tokens=True)) for group in response_ids],
             sampling_logp=[[sample.logp for sample in group] for group in samples],
-            truncated_BG=np.array([[tokens[-1] not in ends for tokens in group] for group in response_ids]),
+            truncated_BG=np.array(
+                [[tokens[-1] not in ends for tokens in group] for group in response_ids], dtype=np.bool_
+            ).reshape(len(prompt_ids), group_size),
         )
 
     def sync(self, model: nn.Module) -> None:
@@ -189,8 +209,10 @@ class VllmEngine:
             ModelError: Weights that cannot be given to vLLM.
         """
         self.start(model)
+        inner = extract_model_from_parallel(model)
+        self._keep_step(inner)
         with _plain_arithmetic():
-            self._sync(extract_model_from_parallel(model))
+            self._sync(inner)
 
     def _sync(self, model: nn.Module) -> None:
         """Make vLLM hold the policy's weights."""
@@ -204,27 +226,39 @@ class VllmEngine:
             return
         self._ledger.forget()
         self._loads += 1
-
-        def send() -> None:
-            if self._rank == 0 or self._sharers == 1:
-                backend.load(_tensors(weights), self._stamp, whole=len(weights) == len(marks))
-                return
-            for weight in weights:
-                if weight.is_spread:  # its parts are gathered from all processes
-                    weight.make()
-
         try:
-            self._together(send)
+            self._together(lambda: self._send(backend, weights, whole=len(weights) == len(marks)))
         except MagnetarError:
             # Who knows what it holds now: if it is asked again, it starts again.
             self.close()
             raise
         self._ledger.remember(marks)
 
+    def _send(self, backend: Backend, weights: list[EngineWeight], *, whole: bool) -> None:
+        """Hand weights over one by one; of those that are spread, every process gives its part, come what may."""
+        made = _tensors(weights)
+        sends = self._rank == 0 or self._sharers == 1
+        try:
+            if sends:
+                backend.load(made, self._stamp, whole=whole)
+        finally:
+            if sends:
+                for _ in made:  # what the backend did not take, because it failed
+                    pass
+            else:
+                for weight in weights:
+                    if weight.is_spread:
+                        weight.make()
+
+    def _keep_step(self, model: nn.Module) -> None:
+        """Find out whether processes depend on each other: they share one vLLM, or the weights of the policy."""
+        first = next(model.parameters(), None)
+        self._in_step = self._sharers > 1 or (first is not None and is_spread(first))
+
     def _together(self, work: Callable[[], T]) -> T:
-        """Do one's part; processes that share one vLLM wait for each other, and fail together."""
+        """Do one's part; processes that depend on each other wait for each other, and fail together."""
         result, failure = _attempt(work)
-        failures = gather_object([failure]) if self._sharers > 1 else [failure]
+        failures = gather_object([failure]) if self._in_step else [failure]
         for error in failures:
             if error is not None:
                 raise error
@@ -232,8 +266,10 @@ class VllmEngine:
 
     def _from_first(self, work: Callable[[], T]) -> T:
         """What the first of the processes finds that share one vLLM; without others, what this one finds."""
-        outcome = _attempt(work) if self._rank == 0 or self._sharers == 1 else (None, None)
-        result, failure = gather_object([outcome])[0] if self._sharers > 1 else outcome
+        if self._sharers == 1:
+            return self._together(work)
+        outcome = _attempt(work) if self._rank == 0 else (None, None)
+        result, failure = gather_object([outcome])[0]
         if failure is not None:
             raise failure
         return cast(T, result)

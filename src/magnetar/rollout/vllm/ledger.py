@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from magnetar.modeling.spread import own_share
 from magnetar.rollout.vllm.weights import EngineWeight, engine_weights, fusion_group
 
 __all__ = ["WeightLedger"]
@@ -34,11 +36,14 @@ class WeightLedger:
             model: The policy, as its forward pass is now.
 
         Returns:
-            The weights of every group of which the engine holds another version, and marks for `remember`.
+            The weights of every group of which the engine holds another version, and marks for `remember`. Where
+            weights are spread over processes, what one of them finds outdated is so for all.
         """
         weights = engine_weights(model)
         marks = dict(zip([w.name for w in weights], _marks(weights), strict=True))
         groups = {fusion_group(name) for name, mark in marks.items() if self._held.get(name) != mark}
+        if any(weight.is_spread for weight in weights):
+            groups = set().union(*gather_object([groups]))
         return [weight for weight in weights if fusion_group(weight.name) in groups], marks
 
     def remember(self, marks: dict[str, Mark]) -> None:
@@ -47,11 +52,11 @@ class WeightLedger:
 
 
 def _marks(weights: list[EngineWeight]) -> list[Mark]:
-    """A mark for each weight; it changes when the weight's value does."""
+    """A mark for each weight; it changes when the value of this process's share does."""
     sums = iter(_content([source for weight in weights for source in weight.sources]))
     return [
         (
-            tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in weight.constant),
+            tuple((id(tensor), own_share(tensor).data_ptr(), own_share(tensor)._version) for tensor in weight.constant),
             tuple((tuple(source.shape), source.dtype, next(sums)) for source in weight.sources),
         )
         for weight in weights
@@ -64,13 +69,13 @@ def _content(tensors: Iterable[Tensor]) -> list[object]:
     content: list[object] = []
     by_device: dict[torch.device, list[tuple[int, Tensor, Tensor]]] = {}
     for tensor in tensors:
-        if hasattr(tensor, "full_tensor"):
-            # Spread over processes, which must all decide alike: such a weight is always sent.
-            content.append(object())
+        share = own_share(tensor).detach()
+        if not share.numel():  # a small weight's slices are with other processes
+            content.append((0, 0.0))
             continue
         # The exclusive-or of all values' bits and, since equal values cancel out in it, their sum.
-        bits, total = torch.hash_tensor(tensor.detach()), tensor.detach().sum()
-        by_device.setdefault(tensor.device, []).append((len(content), bits.view(torch.int64), total.double()))
+        bits, total = torch.hash_tensor(share), share.sum()
+        by_device.setdefault(share.device, []).append((len(content), bits.view(torch.int64), total.double()))
         content.append(None)
     for entries in by_device.values():
         places, bits, totals = zip(*entries, strict=True)

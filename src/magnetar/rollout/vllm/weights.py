@@ -6,7 +6,7 @@ tied weights appear once. Nothing is merged in place, so that the trained model 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from magnetar.errors import ModelError
+from magnetar.modeling.spread import is_spread, whole_value
 
 __all__ = ["EngineWeight", "engine_weights", "fusion_group"]
 
@@ -44,7 +45,7 @@ class EngineWeight:
     @property
     def is_spread(self) -> bool:
         """Whether its parts are with several processes, which all have to take part in making it."""
-        return any(hasattr(tensor, "full_tensor") for tensor in (*self.sources, *self.constant))
+        return any(is_spread(tensor) for tensor in (*self.sources, *self.constant))
 
 
 def engine_weights(model: nn.Module) -> list[EngineWeight]:
@@ -64,11 +65,6 @@ def engine_weights(model: nn.Module) -> list[EngineWeight]:
     inner = extract_model_from_parallel(model)
     adapted = isinstance(inner, PeftModel)
     base: Any = inner.get_base_model() if adapted else inner
-    if any(hasattr(parameter, "ds_id") and not parameter.numel() for parameter in base.parameters()):
-        raise ModelError(
-            "DeepSpeed ZeRO-3 keeps each weight in parts, which are not gathered for vLLM; use FSDP2 or ZeRO-2, or "
-            "use_vllm=False"
-        )
     found = _of_module(base, "", frozen_base=adapted)
     weights: list[EngineWeight] = []
     seen: dict[tuple[int, ...], str] = {}
@@ -153,6 +149,11 @@ class _Merged:
     active: Sequence[str]
     prefix: str
 
+    @property
+    def spread(self) -> bool:
+        """Whether any part of the layer is with several processes."""
+        return any(is_spread(parameter) for parameter in self.layer.parameters())
+
     def value(self, name: str) -> Tensor:
         base = self.layer.get_base_layer()
         if not self.active:
@@ -162,8 +163,9 @@ class _Merged:
                 return self._base(name)
             # In float32, and rounded once, to the engine's precision: a small update is not lost in the adding.
             weight = self._base(name).float()
+            layer = _gathered(self.layer) if self.spread else self.layer
             for adapter in self.active:
-                weight = weight + _full(self.layer.get_delta_weight(adapter)).float()
+                weight = weight + layer.get_delta_weight(adapter).detach().float()
             return weight
         refusal = (
             f"the {type(self.layer).__name__} adapter at {self.prefix[:-1]} cannot be merged into "
@@ -171,12 +173,12 @@ class _Merged:
         )
         if isinstance(self.layer, ParamWrapper) or not base.weight.is_floating_point():
             raise ModelError(refusal)
-        copy = deepcopy(self.layer)
+        merged = deepcopy(_gathered(self.layer, with_base=True) if self.spread else self.layer)
         try:
-            copy.merge(adapter_names=list(self.active))
+            merged.merge(adapter_names=list(self.active))
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise ModelError(f"{refusal} ({error})") from error
-        return getattr(copy.get_base_layer(), name).detach()
+        return getattr(merged.get_base_layer(), name).detach()
 
     def _base(self, name: str) -> Tensor:
         module = self.layer.get_base_layer()
@@ -219,8 +221,22 @@ def _of_packed(module: Any) -> Tensor:
 
 def _full(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be spread over processes."""
-    whole = tensor.detach()
-    return whole.full_tensor() if hasattr(whole, "full_tensor") else whole  # pyright: ignore[reportAttributeAccessIssue]
+    return whole_value(tensor).detach()
+
+
+def _gathered(module: nn.Module, *, with_base: bool = False) -> Any:
+    """A module of the same kind with whole weights; an adapter's base layer is left as it is unless asked for."""
+    whole = copy(module)
+    parts = whole.__dict__
+    parts["_parameters"] = {
+        name: None if tensor is None else nn.Parameter(_full(tensor), requires_grad=False)
+        for name, tensor in module._parameters.items()
+    }
+    parts["_modules"] = {
+        name: child if child is None or (name == "base_layer" and not with_base) else _gathered(child)
+        for name, child in module._modules.items()
+    }
+    return whole
 
 
 def _without_tied_head(inner: Any, base: Any, weights: list[EngineWeight]) -> list[EngineWeight]:
