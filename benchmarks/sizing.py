@@ -10,11 +10,12 @@ Each measurement runs in a process of its own, whose peak memory is read at its 
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from magnetar.modeling.sizing import Constants, Job, ModelShape, memory
 ROOT = Path(__file__).resolve().parents[1]
 CONSTANTS = ROOT / "src/magnetar/modeling/sizing_constants.json"
 CHECKS = ROOT / "benchmarks/results/sizing.json"
-RUNS = {
+CPU_CHUNK = 2**23  # logits at a time on a CPU
+RUNS: dict[str, dict[str, Any]] = {
     "LoRA, short": {"lora_rank": 16, "prompts": 2, "prompt_tokens": 64, "response_tokens": 32, "tokens_per_pass": 512},
     "LoRA, long": {"lora_rank": 16, "prompts": 4, "prompt_tokens": 128, "response_tokens": 64, "tokens_per_pass": 2048},
     "full, short": {
@@ -44,12 +46,30 @@ RUNS = {
         "response_tokens": 64,
         "tokens_per_pass": 2048,
     },
+    "LoRA, long, bfloat16 passes": {
+        "lora_rank": 16,
+        "prompts": 4,
+        "prompt_tokens": 128,
+        "response_tokens": 64,
+        "tokens_per_pass": 2048,
+        "compute_bytes": 2,
+    },
 }
 
 
+RESPONSE_TOKENS = 512
+"""Of a pass from which the vocabulary's constants are measured."""
+
+
 def peak_bytes() -> float:
-    """Peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    """Peak resident memory of this process.
+
+    Not ``ru_maxrss``, which a process inherits from the one that started it.
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise SystemExit("peak memory is measured on Linux only")
+    return int(found[1]) * 1024.0
 
 
 def in_own_process(*command: str) -> dict[str, Any]:
@@ -136,31 +156,76 @@ def fit(rank: int | None) -> list[float]:
     return [max(0.0, float(value)) for value in solution]
 
 
-def vocabulary_pass(vocabulary: int, exact: bool) -> dict[str, float]:
-    """Peak memory of a training pass of a model that is little but its vocabulary."""
+def vocabulary_pass(vocabulary: int, hidden: int, chunk: int, exact: bool, frozen: bool) -> dict[str, float]:
+    """Peak memory of a training pass of a model that is little but its vocabulary.
+
+    Args:
+        vocabulary: Its tokens.
+        hidden: Width of what the output layer reads.
+        chunk: Logits at a time; 0 for all.
+        exact: Whether whole distributions are compared with a frozen policy's.
+        frozen: Whether the output layer does not learn.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from magnetar.modeling import vocabulary as reading
     from magnetar.modeling.logprobs import exact_kl, response_logprobs
+    from magnetar.modeling.output_layers import frozen_output_layer
 
+    reading.CHUNK_LOGITS["cpu"] = chunk
     config = LlamaConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=vocabulary
+        hidden_size=hidden, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=vocabulary
     )
     model: Any = LlamaForCausalLM(config)
+    model.get_output_embeddings().requires_grad_(not frozen)
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, vocabulary, (8,), generator=generator).tolist()]
-    responses = [[torch.randint(0, vocabulary, (128,), generator=generator).tolist() for _ in range(4)]]
-    settings: Any = {"temperature": 1.0, "layout": "packed", "pad_token_id": 0, "full": exact}
-    out = response_logprobs(model, prompts, responses, **settings)
-    loss = out.logp_BGT.sum()
-    if exact:
-        with torch.no_grad():
-            other = response_logprobs(model, prompts, responses, **settings).full_NV
-        assert out.full_NV is not None and other is not None
-        loss = loss + exact_kl(out.full_NV, other, out.mask_BGT).sum()
+    responses = [
+        [torch.randint(0, vocabulary, (RESPONSE_TOKENS // 4,), generator=generator).tolist() for _ in range(4)]
+    ]
+    settings: Any = {"temperature": 1.0, "layout": "packed", "pad_token_id": 0}
+    if chunk:
+        against = {}
+        if exact:
+            with torch.no_grad():
+                states = response_logprobs(model, prompts, responses, chunked=True, states=True, **settings).hidden_NH
+            assert states is not None
+            against = {"magnet": reading.FrozenStates(states, frozen_output_layer(model))}
+        out = response_logprobs(model, prompts, responses, chunked=True, against=against, **settings)
+        loss = sum((kl.sum() for kl in out.kl_BGT.values()), start=out.logp_BGT.sum())
+    else:
+        out = response_logprobs(model, prompts, responses, full=exact, **settings)
+        loss = out.logp_BGT.sum()
+        if exact:
+            with torch.no_grad():
+                other = response_logprobs(model, prompts, responses, full=True, **settings).full_NV
+            assert out.full_NV is not None and other is not None
+            loss = loss + exact_kl(out.full_NV, other, out.mask_BGT).sum()
     loss.backward()
-    weights = 2.0 * 4.0 * sum(p.numel() for p in model.parameters())  # with gradients
-    return {"peak": peak_bytes() - weights, "response_tokens": 512.0}
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"peak": peak_bytes() - 4.0 * (sum(p.numel() for p in model.parameters()) + learning)}
+
+
+def vocabulary_numbers(*, exact: bool, chunk: int = 0, frozen: bool = False) -> float:
+    """Float32 numbers for each logit that is held at the peak: a large pass less a small one."""
+
+    def peak(vocabulary: int, chunk: int) -> float:
+        flags = [name for name, given in (("--exact", exact), ("--frozen", frozen)) if given]
+        return in_own_process("--vocabulary", str(vocabulary), "--chunk", str(chunk), *flags)["peak"]
+
+    large, small = 60_000, 10_000
+    if not chunk:
+        return (peak(large, 0) - peak(small, 0)) / (4.0 * RESPONSE_TOKENS * (large - small))
+    return (peak(large, chunk) - peak(large, chunk // 8)) / (4.0 * (chunk - chunk // 8))
+
+
+def head_numbers() -> float:
+    """Float32 numbers for each weight of an output layer that learns, over chunks, beside its gradient."""
+    large, small, hidden, chunk = 60_000, 20_000, 256, 2**19
+    settings = ("--chunk", str(chunk), "--hidden", str(hidden))
+    peaks = [in_own_process("--vocabulary", str(v), *settings)["peak"] for v in (large, small)]
+    return (peaks[0] - peaks[1]) / (4.0 * hidden * (large - small))
 
 
 def measure() -> Constants:
@@ -169,12 +234,14 @@ def measure() -> Constants:
         warnings.simplefilter("ignore")
         full, lora = fit(None), fit(8)
         checkpointed = numbers_per_layer(128, 256, 16, None, checkpointing=True) / 128
-    large, small = 60_000, 10_000
-    copies = []
-    for exact in ([], ["--exact"]):
-        peaks = [in_own_process("--vocabulary", str(v), *exact) for v in (large, small)]
-        copies.append((peaks[0]["peak"] - peaks[1]["peak"]) / (4.0 * peaks[0]["response_tokens"] * (large - small)))
-    return Constants(*full, *lora, checkpointed, *copies, in_own_process("--nothing")["peak"])
+    copies = [vocabulary_numbers(exact=exact) for exact in (False, True)]
+    chunk = 2**24
+    in_chunks = [
+        max(vocabulary_numbers(exact=exact, chunk=chunk, frozen=frozen) for frozen in (False, True))
+        for exact in (False, True)
+    ]
+    process = in_own_process("--nothing")["peak"]
+    return Constants(*full, *lora, checkpointed, *copies, *in_chunks, head_numbers(), process)
 
 
 # ---- real runs ---------------------------------------------------------------------------------------------------
@@ -217,6 +284,7 @@ def real_run(name: str) -> dict[str, float]:
                 num_generations=4,
                 max_completion_length=run["response_tokens"],
                 max_tokens_per_pass=run["tokens_per_pass"],
+                bf16=run.get("compute_bytes") == 2,
                 save_strategy="no",
                 sample_steps=0,
                 disable_tqdm=True,
@@ -238,45 +306,56 @@ def real_run(name: str) -> dict[str, float]:
 def job_of(name: str, shape: ModelShape) -> Job:
     """The job that a real run is."""
     run = RUNS[name]
-    roles = 1 if run["lora_rank"] else 2
     objective = METHODS["mpo"]().sampled_objective
-    exact = objective.needs_magnet_distribution or objective.needs_behavior_distribution
-    return Job(shape, frozen_roles=roles, exact_kl=exact, weight_bytes=4, compute_bytes=4, trained_bytes=4, **run)
+    given: dict[str, Any] = {
+        "frozen_roles": 1 if run["lora_rank"] else 2,
+        # The magnet moves after the second update, and until then no other role is compared with.
+        "exact_kl": int(objective.needs_magnet_distribution),
+        "weight_bytes": 4,
+        "compute_bytes": 4,
+        "trained_bytes": 4,
+        "chunk_logits": CPU_CHUNK,
+    }
+    return Job(shape, **(given | run))
 
 
-def check() -> list[dict[str, Any]]:
-    """Predicted against measured, for every run."""
+def check(runs: Sequence[str]) -> None:
+    """Predicted against measured, for some runs; what is measured is written at once."""
     from transformers import AutoConfig
 
     from magnetar.modeling.loading import demo_model_folder
 
     shape = ModelShape.from_config(AutoConfig.from_pretrained(demo_model_folder()))
-    rows = []
-    for name in RUNS:
+    rows = {row["run"]: row for row in json.loads(CHECKS.read_text(encoding="utf-8"))} if CHECKS.is_file() else {}
+    for name in runs:
         found = in_own_process("--run", name)
-        rows.append({"run": name, "measured": found["peak"], "shape": asdict(shape)})
+        rows[name] = {"run": name, "measured": found["peak"], "shape": asdict(shape)}
+        kept = [rows[run] for run in RUNS if run in rows]
+        CHECKS.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         predicted = memory(job_of(name, shape)).peak
         error = predicted / found["peak"] - 1.0
         print(
             f"{name}: predicted {predicted / 1e9:.2f} GB, measured {found['peak'] / 1e9:.2f} GB, {error:+.0%}",
             flush=True,
         )
-    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("measure", "check", "page", "nothing", "exact"):
+    for name in ("measure", "check", "page", "nothing", "exact", "frozen"):
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--vocabulary", type=int)
+    parser.add_argument("--hidden", type=int, default=16)
+    parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--run", choices=list(RUNS))
+    parser.add_argument("--only", choices=list(RUNS), help="the one run to check; the others keep what was measured")
     args = parser.parse_args()
     if args.nothing:
         import magnetar.training  # noqa: F401
 
         print(json.dumps({"peak": peak_bytes()}))
     elif args.vocabulary is not None:
-        print(json.dumps(vocabulary_pass(args.vocabulary, args.exact)))
+        print(json.dumps(vocabulary_pass(args.vocabulary, args.hidden, args.chunk, args.exact, args.frozen)))
     elif args.run is not None:
         print(json.dumps(real_run(args.run)))
     if args.measure:
@@ -284,7 +363,7 @@ def main() -> None:
         CONSTANTS.write_text(json.dumps(asdict(constants), indent=2) + "\n", encoding="utf-8")
         print(CONSTANTS.read_text(encoding="utf-8"))
     if args.check:
-        CHECKS.write_text(json.dumps(check(), indent=2) + "\n", encoding="utf-8")
+        check([args.only] if args.only else list(RUNS))
     if args.page:
         from sizing_page import PAGE, render
 

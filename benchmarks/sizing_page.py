@@ -22,13 +22,13 @@ from magnetar.modeling.sizing import (
     seconds,
 )
 from magnetar.training.roles_needed import needed_roles
+from magnetar.training.sizing import RESERVE, gpu_bytes, job_of_run
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
 GIGA = 1e9
 # Published: 80 GB of HBM3, 989 TFLOP/s dense bfloat16, 3.35 TB/s, 900 GB/s NVLink (both ways), 400 Gb/s a GPU between
 # nodes of a DGX H100.
 H100 = Device("H100 80 GB", 80e9, 989e12, 3.35e12, 450e9, 50e9)
-RESERVE = 0.1
 SHAPES = {
     "SmolLM2 135M": ModelShape(30, 576, 1536, 9, 3, 64, 49152, True),
     "Qwen2.5 0.5B": ModelShape(24, 896, 4864, 14, 2, 64, 151936, True, True),
@@ -56,16 +56,15 @@ def roles_of(method: str, *, lora: bool) -> int:
 def job(shape: ModelShape, *, lora: bool, devices: int, sharded: bool, method: str = "mpo", **more: Any) -> Job:
     """The page's job: MPO, 4 prompts a device, 8 responses of 512 tokens to prompts of 256."""
     given: dict[str, Any] = {"prompts": 4, "group_size": 8, "prompt_tokens": 256, "response_tokens": 512}
-    given |= {"tokens_per_pass": 8192, "lora_rank": 16 if lora else None, "frozen_roles": roles_of(method, lora=lora)}
-    objective = METHODS[method]().sampled_objective
-    exact = objective.needs_magnet_distribution or objective.needs_behavior_distribution
-    given |= {"critic": objective.needs_value, "exact_kl": exact, "checkpointing": True}
-    return Job(shape, devices=devices, sharded=sharded, **(given | more))
+    given |= {"tokens_per_pass": 8192, "checkpointing": True, "trained_bytes": 4, "devices": devices} | more
+    return job_of_run(
+        shape, METHODS[method](), lora_rank=16 if lora else None, weight_bytes=2, sharded=sharded, **given
+    )
 
 
 def on_gpu(work: Job) -> float:
     """Bytes on a GPU: without the process, which is in main memory."""
-    return memory(work).peak - measured_constants().process_bytes
+    return gpu_bytes(work)
 
 
 def fits(work: Job, device: Device = H100) -> bool:
@@ -133,9 +132,8 @@ def by_method() -> str:
             groups.setdefault(key, []).append(name)
     rows = []
     for (full, lora, critic), names in sorted(groups.items()):
-        first = names[0]
-        works = [job(shape, lora=flag, devices=8, sharded=not critic, method=first) for flag in (True, False)]
-        beside = f"{full}{' and a critic, not sharded' if critic else ''}"
+        works = [job(shape, lora=flag, devices=8, sharded=True, method=names[0]) for flag in (True, False)]
+        beside = f"{full}{' and a critic' if critic else ''}"
         rows.append([", ".join(f"`{n}`" for n in sorted(names)), beside, str(lora), cell(works[1]), cell(works[0])])
     return table(["methods", "frozen copies (full)", "frozen adapters (LoRA)", "full", "LoRA"], rows)
 
@@ -174,6 +172,8 @@ def breaks() -> str:
     remedies = {
         "policy": "shard it: `fsdp2.yaml`, `zero3.yaml`",
         "frozen roles": "LoRA, or shard; `frozen_roles_on_cpu` on one GPU",
+        "critic": "a method without one: `rloo`, `grpo`",
+        "weights in passes' precision": "LoRA, or shard",
         "optimizer": "LoRA, or shard over more GPUs",
         "gradients": "LoRA, or shard over more GPUs",
         "gathered weights": "`use_vllm`, whose copy is spread over GPUs",
@@ -216,8 +216,16 @@ def constants() -> str:
         ],
         ["the same, LoRA", f"{c.lora_hidden:.2f} × hidden + {c.lora_intermediate:.2f} × intermediate"],
         ["the same, computed again", f"{c.checkpoint_hidden:.2f} × hidden"],
-        ["vocabulary, sampled tokens", f"{c.vocabulary_copies:.2f} float32 numbers × response tokens × vocabulary"],
-        ["vocabulary, exact KL", f"{c.exact_kl_copies:.2f} float32 numbers × response tokens × vocabulary"],
+        ["vocabulary, sampled tokens", f"{c.chunk_copies:.2f} float32 numbers × logits held at a time"],
+        ["vocabulary, exact KL", f"{c.chunk_exact_kl_copies:.2f} float32 numbers × logits held at a time"],
+        [
+            "the same where a pass holds all logits",
+            f"{c.vocabulary_copies:.2f} and {c.exact_kl_copies:.2f} × response tokens × vocabulary",
+        ],
+        [
+            "gradient of an output layer that learns, over chunks",
+            f"{c.head_gradient_copies:.2f} float32 numbers × its weights",
+        ],
         ["process", f"{c.process_bytes / GIGA:.2f} GB of main memory"],
     ]
     kept = [
@@ -250,6 +258,8 @@ def render(checks: list[dict[str, Any]]) -> str:
         breaks=breaks(),
         checks=checked(checks),
         constants=constants(),
+        all_logits=f"{memory(replace(plain, chunk_logits=None)).update['vocabulary'] / GIGA:.0f} GB",
+        in_chunks=f"{memory(plain).update['vocabulary'] / GIGA:.1f} GB",
     )
 
 
@@ -280,12 +290,14 @@ bfloat16 on GPUs. What was run is the same kind of run in float32, with the shar
 in this table has been run on GPUs or between nodes. [How sharding works](architecture.md#sharded-weights) says what two
 processes with shares of the weights are compared with, and what they refuse.
 
-Two things to know before the tables. **A copy of vLLM's that is spread over GPUs is a
-server's** (`vllm_mode="server"`, `--tensor-parallel-size`), on GPUs of its own; in the same processes each engine holds
-a whole copy. The columns and rows of a copy spread over the training's own GPUs say what such a run would take. **The
-constants were measured while passes held all logits of their responses.**
-Unsharded passes now hold those of a few tokens at a time (`python benchmarks/memory.py`), so that "vocabulary" is an
-upper bound there; sharded passes hold all.
+**A copy of vLLM's that is spread over GPUs is a server's** (`vllm_mode="server"`, `--tensor-parallel-size`), on GPUs of its
+own; in the same processes each engine holds a whole copy. The columns and rows of a copy spread over the training's own GPUs
+say what such a run would take. A policy that one GPU cannot hold while it generates needs such a server.
+
+Passes hold the logits of a few tokens at a time, 2^25 numbers on a GPU, whether weights are in shards or not, so that
+the vocabulary costs the same however long responses are. A model whose logits cannot be read so, which a run says at
+its start, holds those of all response tokens of a pass: {all_logits} for Llama 3.1 8B in the tables below, instead of
+{in_chunks}.
 
 ## Memory of a GPU, by size
 
@@ -323,7 +335,8 @@ below whatever `max_tokens_per_pass` says.
 
 ## Methods
 
-Llama 3.1 8B on 8 GPUs, sharded. With adapters a role costs an adapter; in full fine-tuning, a model.
+Llama 3.1 8B on 8 GPUs, sharded. With adapters a role costs an adapter; in full fine-tuning, a model. A critic keeps
+activations of its own beside the policy's, and in shards a frozen base of its own beneath its adapter.
 
 {methods}
 

@@ -67,6 +67,6 @@ def run_two_processes(
         env=os.environ | {"OMP_NUM_THREADS": "1"} | (variables or {}),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-9000:]

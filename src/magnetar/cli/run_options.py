@@ -1,5 +1,6 @@
 """Options of the commands that train: flags and YAML through TRL's parser, checked before loading."""
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from trl import ModelConfig, TrlParser  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
 from magnetar.errors import ConfigError, unknown_name
+from magnetar.judges.kinds import JUDGE_KINDS
 from magnetar.training.config import NashConfig
 
 __all__ = [
@@ -23,6 +25,13 @@ __all__ = [
     "settings_run",
 ]
 
+REFUSALS = (
+    (r"Truthy value expected: got (.*) but expected", "true or false"),
+    (r"invalid int value: '(.*)'", "a whole number"),
+    (r"invalid float value: '(.*)'", "a number"),
+)
+"""What argparse says of a value that it cannot read, and what it should be."""
+
 
 @dataclass
 class RunOptions:
@@ -33,7 +42,7 @@ class RunOptions:
     dataset_split: str | None = field(default=None, metadata={"help": "Split of the dataset; 'train' if it has one."})
     judge: str | None = field(
         default=None,
-        metadata={"help": "Judge: panel, reward:MODEL, cost:MODEL, pairwise:MODEL, matrix:FILE or python:MODULE:FUNC."},
+        metadata={"help": f"Judge: {', '.join(kind.form for kind in JUDGE_KINDS.values())}; see docs/judges.md."},
     )
     eval_prompts: str | None = field(
         default=None, metadata={"help": "Held-out prompts; by default some of the dataset are kept back."}
@@ -132,9 +141,9 @@ def parse_settings(
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message} (magnetar {command} --help lists all)")
+        raise ConfigError(f"{_in_our_words(message)} (magnetar {command} --help lists all)")
 
-    parser = TrlParser(kinds, allow_abbrev=False)  # type: ignore[arg-type]
+    parser = TrlParser(kinds, prog=f"magnetar {command}", allow_abbrev=False)  # type: ignore[arg-type]
     parser.error = refuse  # pyright: ignore[reportAttributeAccessIssue]  # one sentence, without the usage of pages
     known = {f.name for kind in kinds for f in fields(kind)}
     settings = dict(defaults or {})
@@ -156,6 +165,18 @@ def parse_settings(
         raise ConfigError(f"{error}") from error
     given = {name for name, value in settings.items() if value is not None} | set(found) | set(_flag_names(rest))
     return Settings(values, found, given)
+
+
+def _in_our_words(message: str) -> str:
+    """What argparse says of a value, with the field's name, its value and what was expected."""
+    found = re.fullmatch(r"argument --(\w+)\S*: (.*)", message, re.DOTALL)
+    if found is None:
+        return message
+    name, said = found.groups()
+    for pattern, expected in REFUSALS:
+        if value := re.match(pattern, said):
+            return f"{name} is {value[1]!r}, expected {expected}"
+    return f"{name}: {said}"
 
 
 def check_complete(options: Any, model_config: ModelConfig, given: Set[str], needed: tuple[str, ...]) -> None:

@@ -70,6 +70,7 @@ def run(
 
     if resume is None and not args.overwrite_output_dir:
         refuse_other_run(folder)
+    _warn_of_memory(options, args, model_config)
     with loading_whole_models():
         judge = build_judge(options.judge, **flips)  # type: ignore[arg-type]
     model, tokenizer = load_policy(
@@ -100,6 +101,30 @@ def run(
     # Closes trackers and the process group: its threads, if they outlive the interpreter, abort the process.
     trainer.accelerator.end_training()
     return folder
+
+
+def _warn_of_memory(options: RunOptions, args: NashConfig, model_config: Any) -> None:
+    """Say before anything is loaded that a run will probably not fit on its GPU."""
+    from transformers import AutoConfig
+
+    from magnetar.modeling.loading import locate_model
+    from magnetar.training import sizing
+
+    device_bytes = sizing.device_bytes_of(args)
+    if device_bytes is None or args.process_index:
+        return
+    source = locate_model(str(options.model), None)
+    trusted = getattr(model_config, "trust_remote_code", False)
+    text = sizing.warning_of_memory(
+        args,
+        AutoConfig.from_pretrained((source.base or source).place, trust_remote_code=trusted),
+        str(options.model),
+        lora_rank=model_config.lora_r if model_config.use_peft else None,
+        dtype=model_config.dtype or "float32",
+        device_bytes=device_bytes,
+    )
+    if text is not None:
+        print(text, file=sys.stderr)
 
 
 def select_prompts(options: RunOptions, seed: int) -> tuple[Any, Any]:

@@ -218,10 +218,8 @@ def packing_support(model: nn.Module) -> str | None:
     reason = declared_obstacle(inner)
     if reason is not None:
         return f"{name} {reason}"
-    vocabulary = text_config(inner).vocab_size
-    probe = ([[3, 11, 7, 5], [9]], [[[2, 13, 6], [4]], [[8, 1], [1, 12]]])
-    prompts = [[token % vocabulary for token in prompt] for prompt in probe[0]]
-    responses = [[[token % vocabulary for token in response] for response in group] for group in probe[1]]
+    prompts = _within_vocabulary(inner, [[3, 11, 7, 5], [9]])
+    responses = [_within_vocabulary(inner, group) for group in ([[2, 13, 6], [4]], [[8, 1], [1, 12]])]
     with eval_mode(inner):
         expected = response_logprobs(inner, prompts, responses, temperature=1.0, layout="padded", pad_token_id=0)
         try:
@@ -259,8 +257,7 @@ def chunking_support(model: nn.Module) -> str | None:
         seen.append((module.forward(arguments[0]), module.forward(arguments[0][:, 1:2])))
 
     handle = head.register_forward_pre_hook(watch)
-    vocabulary = text_config(inner).vocab_size
-    probe = torch.tensor([[token % vocabulary for token in (3, 11, 7, 5, 9)]], device=next(inner.parameters()).device)
+    probe = torch.tensor(_within_vocabulary(inner, [[3, 11, 7, 5, 9]]), device=next(inner.parameters()).device)
     try:
         with eval_mode(inner):
             final = inner(input_ids=probe, use_cache=False).logits
@@ -277,6 +274,12 @@ def chunking_support(model: nn.Module) -> str | None:
     if not (alone - raw[:, 1:2]).float().abs().max() <= tolerance:
         return f"the output layer of {name} does not treat each token by itself"
     return None
+
+
+def _within_vocabulary(inner: nn.Module, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Tokens of a probe, as some that the model knows."""
+    vocabulary = text_config(inner).vocab_size
+    return [[token % vocabulary for token in text] for text in texts]
 
 
 def declared_obstacle(inner: nn.Module) -> str | None:

@@ -110,8 +110,9 @@ class Job:
         devices: That share the work.
         sharded: Whether they share the weights too (FSDP2 or ZeRO-3).
         checkpointing: Whether activations are computed again in the backward pass.
-        exact_kl: Whether the objective compares whole distributions with another role's.
-        critic: Whether a critic of the policy's size learns beside it; it is not sharded.
+        exact_kl: Number of frozen roles with whose distributions the objective compares whole ones.
+        critic: Whether a critic of the policy's size learns beside it, sharded where the policy is.
+        chunk_logits: Logits that a pass holds at a time; None for those of all its response tokens.
         engine: "transformers", or "vllm" for a second copy of the weights beside the trained one.
         vllm_devices: Devices over which vLLM spreads its copy.
     """
@@ -131,8 +132,9 @@ class Job:
     devices: int = 1
     sharded: bool = False
     checkpointing: bool = False
-    exact_kl: bool = False
+    exact_kl: int = 0
     critic: bool = False
+    chunk_logits: int | None = 2**25
     engine: str = "transformers"
     vllm_devices: int = 1
 
@@ -178,9 +180,13 @@ class Constants:
         lora_row: As ``full_row``.
         lora_rank: In units of the rank of the adapters.
         checkpoint_hidden: As ``full_hidden``, when activations are computed again.
-        vocabulary_copies: Float32 numbers for each response token and each token of the vocabulary at the peak of a
-            pass that needs the probabilities of the sampled tokens alone.
+        vocabulary_copies: Float32 numbers for each logit of a pass that holds those of all its response tokens, at its
+            peak, when the probabilities of the sampled tokens alone are needed.
         exact_kl_copies: The same for a pass that compares whole distributions with another role's.
+        chunk_copies: As ``vocabulary_copies``, of a pass that holds the logits of a few tokens at a time.
+        chunk_exact_kl_copies: As ``exact_kl_copies``, of such a pass.
+        head_gradient_copies: Float32 numbers for each weight of an output layer that learns, which such a pass needs to
+            add up its gradient over chunks, the gradient itself left out.
         process_bytes: Of a process before anything is loaded.
     """
 
@@ -194,6 +200,9 @@ class Constants:
     checkpoint_hidden: float
     vocabulary_copies: float
     exact_kl_copies: float
+    chunk_copies: float
+    chunk_exact_kl_copies: float
+    head_gradient_copies: float
     process_bytes: float
 
 
@@ -225,9 +234,9 @@ class Memory:
 
     @property
     def largest(self) -> str:
-        """The name of the largest part at the peak."""
+        """The name of the largest part of a device at the peak; the process itself is in main memory."""
         busy = max(self.rollout, self.update, key=lambda phase: sum(phase.values()))
-        everything = self.lasting | busy
+        everything = {name: value for name, value in (self.lasting | busy).items() if name != "process"}
         return max(everything, key=lambda name: everything[name])
 
 
@@ -264,8 +273,9 @@ def memory(job: Job, constants: Constants | None = None) -> Memory:
         "frozen roles": job.frozen_roles * job.trained * job.trained_bytes * share,
         "optimizer": job.trained * 2.0 * job.trained_bytes * share,
     }
-    if job.critic:
-        lasting["critic"] = job.trained * 4.0 * job.trained_bytes
+    if job.critic:  # in shards it has frozen weights of its own beneath its adapter, else those of the policy
+        base = 0.0 if full or not job.sharded else shape.parameters * float(job.weight_bytes)
+        lasting["critic"] = (job.trained * 4.0 * job.trained_bytes + base) * share
     if not full:
         lasting["adapter"] = job.trained * job.trained_bytes * share
     if job.engine == "vllm":
@@ -277,20 +287,44 @@ def memory(job: Job, constants: Constants | None = None) -> Memory:
     gathers = job.sharded and job.engine == "transformers"
     if gathers:
         rollout["gathered weights"] = shape.parameters * float(job.compute_bytes)
-    tokens = job.groups_per_pass * job.row_tokens
-    one_layer = tokens * activation_numbers(job, c) * job.compute_bytes
-    kept = tokens * c.checkpoint_hidden * shape.hidden * shape.layers * job.compute_bytes
-    update = {"activations": kept + one_layer if job.checkpointing else one_layer * shape.layers}
-    responses = job.groups_per_pass * job.group_size * job.response_tokens
-    copies = c.exact_kl_copies if job.exact_kl else c.vocabulary_copies
-    update["vocabulary"] = copies * 4.0 * responses * shape.vocabulary
+    update = _update_parts(job, c)
     gradients = job.trained * job.trained_bytes * share
     # In a single pass, activations go as gradients come; with several, gradients are there from the first on.
     update["gradients"] = gradients if job.passes > 1 else max(0.0, gradients - sum(update.values()))
     if job.sharded:
-        largest = max(shape.layer_parameters, shape.vocabulary * shape.hidden)
-        update["gathered weights"] = 2.0 * largest * job.compute_bytes
+        output_layer = float(shape.vocabulary * shape.hidden)
+        # A frozen copy's own output layer is gathered for exact divergences; adapters share that of the base.
+        compared = job.exact_kl * output_layer if full and job.chunk_logits is not None else 0.0
+        update["gathered weights"] = (2.0 * max(shape.layer_parameters, output_layer) + compared) * job.compute_bytes
     return Memory(lasting, rollout, update)
+
+
+def _update_parts(job: Job, c: Constants) -> dict[str, float]:
+    """What a training pass keeps for its backward pass, in bytes."""
+    shape, models = job.shape, 2.0 if job.critic else 1.0
+    tokens = job.groups_per_pass * job.row_tokens
+    one_layer = tokens * activation_numbers(job, c) * job.compute_bytes
+    kept = models * tokens * c.checkpoint_hidden * shape.hidden * shape.layers * job.compute_bytes
+    parts = {"activations": kept + one_layer if job.checkpointing else models * one_layer * shape.layers}
+    stored = job.trained_bytes if job.lora_rank is None else job.weight_bytes
+    if not job.sharded and job.compute_bytes < stored:  # shards are gathered in the precision of passes
+        parts["weights in passes' precision"] = models * shape.parameters * float(job.compute_bytes)
+    return parts | {"vocabulary": _vocabulary_bytes(job, c)}
+
+
+def _vocabulary_bytes(job: Job, c: Constants) -> float:
+    """What reading log-probabilities off the vocabulary takes in a training pass."""
+    shape = job.shape
+    responses = job.groups_per_pass * job.group_size * job.response_tokens
+    logits = float(responses * shape.vocabulary)
+    if job.chunk_logits is None:
+        return (c.exact_kl_copies if job.exact_kl else c.vocabulary_copies) * 4.0 * logits
+    at_once = min(logits, max(float(job.chunk_logits), float(shape.vocabulary)))
+    chunk = (c.chunk_exact_kl_copies if job.exact_kl else c.chunk_copies) * 4.0 * at_once
+    states = responses * shape.hidden * job.compute_bytes
+    if job.lora_rank is not None:  # for each number that is asked of a token, its slope by the hidden state
+        return chunk + (1.0 + job.exact_kl) * states
+    return chunk + 2.0 * states + c.head_gradient_copies * 4.0 * shape.vocabulary * shape.hidden
 
 
 @dataclass(frozen=True)

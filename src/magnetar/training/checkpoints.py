@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-from transformers.trainer import FSDP_MODEL_NAME
+from transformers.trainer import FSDP_MODEL_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import load_sharded_checkpoint
 from transformers.utils import SAFE_WEIGHTS_NAME
 
@@ -37,6 +37,7 @@ __all__ = [
     "load_optimizer_by_name",
     "load_prediction",
     "load_roles",
+    "load_schedule",
     "load_whole_policy",
     "mark_incomplete",
     "played",
@@ -258,6 +259,18 @@ def load_optimizer_by_name(folder: Path, model: nn.Module, optimizer: torch.opti
     """Read the optimiser's state of a checkpoint that FSDP wrote into the optimiser of a model that is not sharded."""
     state = torch.load(folder / FSDP_OPTIMIZER_FILE, weights_only=True)
     set_optimizer_state_dict(model, innermost(optimizer), state, options=StateDictOptions(full_state_dict=True))
+
+
+def load_schedule(folder: Path, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """Read where the schedule of learning rates was, for an optimiser whose groups may be other ones by now.
+
+    Where weights are in shards, a critic's value head has a group of its own.
+    """
+    saved = torch.load(folder / SCHEDULER_NAME, weights_only=True)
+    own = scheduler.state_dict()
+    by_group = {name: own[name] for name in ("base_lrs", "lr_lambdas") if name in own}
+    rates = {"_last_lr": [group["lr"] for group in scheduler.optimizer.param_groups]}
+    scheduler.load_state_dict(saved | by_group | rates)
 
 
 def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -1,6 +1,5 @@
 """Settings of `NashTrainer`: those of `transformers.TrainingArguments`, and what self-play adds."""
 
-import inspect
 from dataclasses import dataclass, replace
 
 from transformers import TrainingArguments
@@ -21,6 +20,7 @@ from magnetar.methods import (
     build_method,
 )
 from magnetar.training.ledger import Budget, counted_answers
+from magnetar.training.method_checks import check_combinations, check_ineffective, check_magnet
 from magnetar.training.rollout_config import RolloutFields
 from magnetar.training.rollout_config import setting as _setting
 
@@ -144,9 +144,9 @@ class NashConfig(RolloutFields, TrainingArguments):
         self._check_names()
         self._check_method()
         self._check_numbers()
-        self._check_magnet()
-        self._check_combinations()
-        self._check_ineffective()
+        check_magnet(self)
+        check_combinations(self)
+        check_ineffective(self)
         self._check_activations()
         self._check_rollout()
         if self.ddp_find_unused_parameters is None:
@@ -303,109 +303,6 @@ class NashConfig(RolloutFields, TrainingArguments):
             raise ConfigError(f"top_p is {self.top_p}, expected a number in (0, 1]")
         if self.top_k < 0:
             raise ConfigError(f"top_k is {self.top_k}, expected 0 (all tokens) or more")
-
-    def _check_magnet(self) -> None:
-        if self.opponent == "magnet" and self.method == "mirror_descent":
-            raise ConfigError("opponent='magnet', but method 'mirror_descent' has no magnet; use opponent='reference'")
-        accepted = inspect.signature(METHODS[self.method]).parameters
-        if "magnet" not in accepted:
-            for name in ("magnet_schedule", "magnet_every", "magnet_ema_rate", "magnet_shrink"):
-                if getattr(self, name) is not None and not (name == "magnet_shrink" and "shrink" in accepted):
-                    raise ConfigError(
-                        f"{name} is {getattr(self, name)!r}, but method {self.method!r} has no magnet that moves; "
-                        "remove it, or choose method 'mpo' or 'mpo_rt'"
-                    )
-        if self.magnet_ema_rate is not None and self.magnet_schedule != "ema":
-            raise ConfigError(
-                f"magnet_ema_rate is {self.magnet_ema_rate}, but the magnet is no moving average; set "
-                "magnet_schedule='ema' or remove it"
-            )
-        if self.magnet_shrink is not None and self.magnet_schedule != "adaptive" and "shrink" not in accepted:
-            raise ConfigError(
-                f"magnet_shrink is {self.magnet_shrink}, but the magnet does not watch the steps; set "
-                "magnet_schedule='adaptive' or remove it"
-            )
-        if self.magnet_every is not None and self.magnet_schedule not in (None, "every"):
-            raise ConfigError(
-                f"magnet_every is {self.magnet_every}, but magnet_schedule={self.magnet_schedule!r} does not count "
-                "updates; remove it or set magnet_schedule='every'"
-            )
-        if self.magnet_schedule == "round" and self.num_rounds == 1:
-            raise ConfigError(
-                "magnet_schedule='round' with num_rounds=1 would move the magnet only when training is over; set "
-                "num_rounds to 2 or more, or magnet_schedule='every' with magnet_every"
-            )
-
-    def _check_ineffective(self) -> None:
-        """Refuse settings of the objective that it would never look at."""
-        for name in ("critic_learning_rate", "critic_model"):
-            if getattr(self, name) is not None and not self.build_method().sampled_objective.needs_value:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}, but method {self.method!r} has no critic; remove it, or "
-                    "choose method 'ppo'"
-                )
-        if self.proximal != "clip":
-            return
-        if self.step_size is not None:
-            raise ConfigError(
-                f"step_size is {self.step_size}, but with proximal='clip' the learning rate and clip_range alone set "
-                "the step; remove step_size or set proximal='kl'"
-            )
-        if self.kl_estimator is not None and not (
-            self.build_method().sampled_objective.needs_magnet and self.method in ("mpo", "mmd")
-        ):
-            raise ConfigError(
-                f"kl_estimator is {self.kl_estimator!r}, but the loss of method {self.method!r} with proximal='clip' "
-                "has no KL term; remove kl_estimator or set proximal='kl'"
-            )
-
-    def _check_combinations(self) -> None:
-        method = self.build_method()
-        objective = method.sampled_objective
-        # A critic needs no group for its baseline.
-        grouped = (method.opponent.is_self_play and not objective.needs_value) or objective.compares_group
-        if objective.needs_reward and grouped and self.num_generations < 2:
-            raise ConfigError(
-                f"num_generations is {self.num_generations}, expected at least 2: the baseline of {self.method!r} is "
-                "the rewards of the other responses of the group; raise it, or choose method 'ppo', which has a critic"
-            )
-        if grouped and self.num_generations < 2:
-            raise ConfigError(
-                f"num_generations is {self.num_generations}: self-play compares the responses of a group, so a group "
-                "needs at least 2; raise num_generations, or draw opponents with opponent='reference'"
-            )
-        if method.opponent.is_self_play and method.prediction == "none" and self.num_opponents is not None:
-            raise ConfigError(
-                f"num_opponents is {self.num_opponents}, but with opponent='current' the opponents are the other "
-                "responses of the group; remove it, or set opponent='reference' or 'magnet'"
-            )
-        if method.magnet.needs_progress and method.sample_from != "current":
-            raise ConfigError(
-                f"sample_from is {method.sample_from!r}, but an adaptive magnet watches how far each update moves the "
-                "policy from the one that its responses were drawn from; set sample_from='current', or magnet_schedule "
-                "'round' or 'every'"
-            )
-        clips_always = "proximal" not in inspect.signature(METHODS[self.method]).parameters
-        if self.clip_range is not None and self.proximal != "clip" and not clips_always:
-            raise ConfigError("clip_range is set but nothing is clipped; set proximal='clip' or remove clip_range")
-        steps = self.steps_per_update
-        if self.max_steps > 0 and self.max_steps % steps:
-            counted = f"inner_epochs={self.inner_epochs}"
-            if steps != self.inner_epochs:
-                counted = f"the {steps} optimiser steps of an update of {self.method!r} (two halves of {counted})"
-            raise ConfigError(
-                f"max_steps is {self.max_steps}, not a multiple of {counted}: the last update would be cut short; use "
-                f"{self.max_steps - self.max_steps % steps} or {self.max_steps + steps - self.max_steps % steps}"
-            )
-        unfit = {
-            "dataloader_num_workers": "prompts need no workers",
-            "remove_unused_columns": "rows of prompts have no columns to spare",
-            "auto_find_batch_size": "the plan of prompts is made for one batch size; lower max_tokens_per_pass instead",
-            "ignore_data_skip": "a resumed run would play other prompts than the uninterrupted one",
-        }
-        for name, reason in unfit.items():
-            if getattr(self, name):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, but {reason}; remove it")
 
     def _check_activations(self) -> None:
         if self.activation_offloading and self.device.type == "cpu":

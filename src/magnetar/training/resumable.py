@@ -13,7 +13,6 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import Trainer
-from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError, RolloutError
@@ -259,15 +258,16 @@ class ResumableTrainer(Trainer):
             self._load_what_else_there_is(Path(checkpoint))
         if checkpoint is None or not checkpoints.has_shards(Path(checkpoint)):
             return super()._load_optimizer_and_scheduler(checkpoint)
-        optimizer: Any = self.optimizer
+        folder, optimizer = Path(checkpoint), cast(Any, self.optimizer)
         with self._without_critic():
             if self.is_fsdp_enabled:
                 super()._load_optimizer_and_scheduler(checkpoint)
             else:
-                checkpoints.load_optimizer_by_name(Path(checkpoint), self.roles.current, optimizer)
+                checkpoints.load_optimizer_by_name(folder, self.roles.current, optimizer)
         if self.critic is not None:
-            self.critic.load_optimizer(Path(checkpoint), optimizer)
-        cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+            self.critic.load_optimizer(folder, optimizer)
+        if not self.is_fsdp_enabled:
+            checkpoints.load_schedule(folder, cast(Any, self.lr_scheduler))
         return None
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from magnetar.cli.run_options import parse_run
 from magnetar.errors import ConfigError
+from magnetar.judges.kinds import JUDGE_KINDS
 
 YAML = """
 model: some/model
@@ -51,7 +52,20 @@ def test_the_file_need_not_name_what_flags_name(file: str, tmp_path: Path) -> No
     assert parse_run([*flags, "--output_dir", str(tmp_path)])[1].output_dir == str(tmp_path)
     with pytest.raises(ConfigError, match="output_dir is missing"):
         parse_run(flags)
-    with pytest.raises(ConfigError, match="invalid int value: 'six'"):
+    with pytest.raises(ConfigError, match=r"^num_generations is 'six', expected a whole number"):
         parse_run(["--config", file, "--num_generations", "six"])
+    with pytest.raises(ConfigError, match=r"^judge_in_background is 'maybe', expected true or false"):
+        parse_run(["--config", file, "--judge_in_background", "maybe"])
+    with pytest.raises(ConfigError, match=r"^learning_rate is 'fast', expected a number"):
+        parse_run(["--config", file, "--learning-rate", "fast"])
     with pytest.raises(ConfigError, match="did you mean 'num_generations'"):
         parse_run(["--config", file, "--num_generation", "6"])
+
+
+def test_help_names_the_command_and_every_kind_of_judge(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse_run(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("usage: magnetar train [-h]")
+    for kind in JUDGE_KINDS.values():
+        assert kind.form.split(",")[0] in text, kind.form

@@ -7,7 +7,6 @@ from typing import Any, cast
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import SIZES
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,9 +23,10 @@ from transformers import (
 
 from magnetar.modeling import vocabulary
 from magnetar.modeling.logprobs import TokenLogProbs, chunking_support, exact_kl, response_logprobs
-from magnetar.modeling.output_layers import frozen_output_layer
+from magnetar.modeling.output_layers import frozen_output_layer, gathered_output_layer
 from magnetar.modeling.roles import Roles, make_roles
 from magnetar.modeling.vocabulary import FrozenStates
+from tiny_models import SIZES
 
 PROMPTS = [[5, 9, 4, 7, 31, 6], [12], [3, 90, 41]]
 RESPONSES = [[[8, 1], [9], [14, 6, 77, 5]], [[2, 50], [3, 4, 4], [96]], [[7], [11, 12, 13, 2], [60, 2]]]
@@ -386,3 +386,28 @@ def test_options_that_exclude_each_other_are_refused(make) -> None:
         measure(make("untied"), full=True, chunked=True)
     with pytest.raises(ValueError, match="only it answers questions about frozen policies"):
         measure(make("untied"), states=True)
+
+
+@pytest.mark.parametrize("kind", ["untied", "with a bias", "frozen"])
+def test_a_gathered_output_layer_is_the_models_own(make: Callable[..., Any], kind: str) -> None:
+    model = make(kind)
+    head = model.get_output_embeddings()
+    seen: list[str] = []
+    names = {id(p): name for name, p in head.named_parameters()}
+
+    def whole(weight: Tensor) -> Tensor:
+        seen.append(names[id(weight)])
+        return weight.clone()
+
+    layer = gathered_output_layer(model, whole, torch.float64)
+    assert layer is not None and seen == list(names.values()), "each weight is gathered once"
+    hidden = torch.randn(3, head.in_features, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(layer(hidden), head(hidden))
+    half = gathered_output_layer(model, whole, torch.bfloat16)
+    assert half is not None and half(hidden.bfloat16()).dtype == torch.bfloat16
+    assert not any(p.requires_grad for p in layer.parameters())
+
+
+def test_one_that_is_more_than_a_linear_map_is_not_gathered(make: Callable[..., Any]) -> None:
+    for kind in ("adapted", "trained beside an adapter"):
+        assert gathered_output_layer(make(kind), lambda weight: weight, torch.float64) is None, kind

@@ -1,6 +1,7 @@
 """The arithmetic of sizes against models that transformers and PEFT build."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from magnetar.modeling.sizing import Device, Job, ModelShape, memory, seconds
+from magnetar.modeling import vocabulary
+from magnetar.modeling.sizing import Device, Job, ModelShape, measured_constants, memory, seconds
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = {
@@ -78,7 +80,9 @@ def test_memory_is_the_sum_of_what_each_weight_costs() -> None:
     several = memory(Job(shape, frozen_roles=2, trained_bytes=4, tokens_per_pass=1)).update
     assert several["gradients"] == 4 * p
     one = memory(Job(shape, frozen_roles=2, trained_bytes=4, tokens_per_pass=10**6)).update
-    assert sum(one.values()) == pytest.approx(max(4 * p, one["activations"] + one["vocabulary"]))
+    assert one["weights in passes' precision"] == 2 * p
+    others = sum(value for name, value in one.items() if name != "gradients")
+    assert sum(one.values()) == pytest.approx(max(4 * p, others))
     sharded = memory(Job(shape, frozen_roles=2, trained_bytes=4, devices=8, sharded=True))
     lasting = sum(sharded.lasting.values()) - sharded.lasting["process"]
     assert lasting == pytest.approx(4 * p * 5 / 8)
@@ -106,3 +110,54 @@ def test_more_of_anything_never_takes_less() -> None:
     again = Job(**{**vars(least), "checkpointing": True})
     assert memory(again).update["activations"] < memory(least).update["activations"]
     assert seconds(again, device, frozen_passes=0).update > seconds(least, device, frozen_passes=0).update
+
+
+def test_a_pass_holds_no_more_logits_than_a_chunk_however_long_the_responses() -> None:
+    shape = ModelShape.from_config(CONFIGS[0])
+    constants = measured_constants()
+    short = Job(shape, prompts=1, group_size=4, response_tokens=500, chunk_logits=1000, tokens_per_pass=1, lora_rank=4)
+    long = replace(short, response_tokens=1500)
+    states = 2 * 4 * shape.hidden  # one slope a token, two bytes each
+    assert memory(long).update["vocabulary"] - memory(short).update["vocabulary"] == 1000 * states
+    chunk = 4 * constants.chunk_copies * 1000
+    assert memory(short).update["vocabulary"] == pytest.approx(chunk + 500 * states)
+    whole = replace(short, chunk_logits=None)
+    assert memory(whole).update["vocabulary"] == 4 * constants.vocabulary_copies * 4 * 500 * shape.vocabulary
+    few = replace(short, group_size=1, response_tokens=1)  # fewer logits than a chunk
+    assert memory(few).update["vocabulary"] == pytest.approx(4 * constants.chunk_copies * 50 + 2 * shape.hidden)
+    learns = replace(short, lora_rank=None)
+    head = 4 * constants.head_gradient_copies * shape.vocabulary * shape.hidden
+    assert memory(learns).update["vocabulary"] == pytest.approx(chunk + 2 * 500 * states + head)
+
+
+def test_chunks_are_those_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from sizing import CPU_CHUNK  # pyright: ignore[reportMissingImports]
+
+    assert Job.chunk_logits == vocabulary.CHUNK_LOGITS_ELSEWHERE
+    assert vocabulary.CHUNK_LOGITS["cpu"] == CPU_CHUNK
+
+
+def test_a_critic_costs_what_it_trains_and_in_shards_a_base_of_its_own() -> None:
+    shape = ModelShape.from_config(CONFIGS[0])
+    p, a = shape.parameters, shape.adapter_parameters(4)
+    full = Job(shape, critic=True, devices=8)
+    assert memory(full).lasting["critic"] == 16 * p
+    assert memory(replace(full, sharded=True)).lasting["critic"] == 16 * p / 8
+    adapters = replace(full, lora_rank=4)
+    assert memory(adapters).lasting["critic"] == 16 * a, "the frozen base is the policy's"
+    assert memory(replace(adapters, sharded=True)).lasting["critic"] == (16 * a + 2 * p) / 8
+    without = replace(full, critic=False)
+    assert memory(full).update["activations"] == 2 * memory(without).update["activations"]
+
+
+def test_exact_divergences_gather_the_output_layers_of_frozen_copies() -> None:
+    shape = ModelShape.from_config(CONFIGS[1])
+    sampled = Job(shape, devices=8, sharded=True)
+    head = 2 * shape.vocabulary * shape.hidden
+
+    def gathered(job: Job) -> float:
+        return memory(job).update["gathered weights"]
+
+    assert gathered(replace(sampled, exact_kl=2)) == gathered(sampled) + 2 * head
+    assert gathered(replace(sampled, exact_kl=2, lora_rank=4)) == gathered(sampled), "adapters share that of the base"

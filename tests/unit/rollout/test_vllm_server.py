@@ -32,6 +32,8 @@ FACTS = {
 class Characters:
     """A tokenizer: one token for each character."""
 
+    name_or_path = ""
+
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": [ord(c) for c in text]}
 
@@ -167,6 +169,10 @@ def test_a_server_that_is_down_is_told_with_the_command_that_starts_one(tmp_path
     settings = ServerSettings("http://127.0.0.1:9", 0.01, str(tmp_path))
     with pytest.raises(RolloutError, match=r"no vLLM server answered at http://127.0.0.1:9 within vllm_server_timeout"):
         ServerBackend(settings, Characters())
+    trained = Characters()
+    trained.name_or_path = "org/trained-model"
+    with pytest.raises(RolloutError, match=r"start one with: .*--model org/trained-model "):
+        ServerBackend(settings, trained)
 
 
 @pytest.mark.parametrize(

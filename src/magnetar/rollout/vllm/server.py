@@ -41,7 +41,8 @@ class ServerBackend:
         """
         self._settings = settings
         self._url = settings.base_url.rstrip("/").removesuffix("/v1")
-        self._wait()
+        # A tokenizer knows where it was loaded from: the trained model's name or folder.
+        self._wait(str(getattr(tokenizer, "name_or_path", "") or "MODEL"))
         self._model = str(self._ask("/v1/models")["data"][0]["id"])
         self._described()
         cut = self._ask("/tokenize", {"model": self._model, "prompt": PROBE, "add_special_tokens": False})["tokens"]
@@ -113,7 +114,7 @@ class ServerBackend:
                 f"{missing}; start it with: {server_command(self._model)}"
             ) from refused
 
-    def _wait(self) -> None:
+    def _wait(self, trained: str) -> None:
         deadline = time.monotonic() + self._settings.timeout_seconds
         while True:
             try:
@@ -124,7 +125,7 @@ class ServerBackend:
                     raise RolloutError(
                         f"no vLLM server answered at {self._url} within vllm_server_timeout="
                         f"{self._settings.timeout_seconds:g} seconds ({error}); start one with: "
-                        f"{server_command('MODEL')}"
+                        f"{server_command(trained)}"
                     ) from error
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
 

@@ -31,24 +31,24 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
 }
 SLIDING = ["sliding_attention", "full_attention"]
-CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**SIZES),
+GEMMA: dict[str, Any] = {"head_dim": 8, "sliding_window": 5, "layer_types": SLIDING, "query_pre_attn_scalar": 8}
+CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
+    "llama": LlamaConfig,
     # One window for all layers, without a list of layer types.
-    "mistral": lambda: MistralConfig(**SIZES, sliding_window=5),
-    "qwen2": lambda: Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=5, layer_types=SLIDING),
-    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
-    "gemma2": lambda: Gemma2Config(
-        **SIZES, head_dim=8, sliding_window=5, layer_types=SLIDING, final_logit_softcapping=3.0, query_pre_attn_scalar=8
-    ),
-    "gemma3": lambda: Gemma3TextConfig(
-        **SIZES, head_dim=8, sliding_window=5, layer_types=SLIDING, query_pre_attn_scalar=8
-    ),
+    "mistral": lambda **sizes: MistralConfig(**sizes, sliding_window=5),
+    "qwen2": lambda **sizes: Qwen2Config(**sizes, use_sliding_window=True, sliding_window=5, layer_types=SLIDING),
+    "qwen3": lambda **sizes: Qwen3Config(**sizes, head_dim=8),
+    "gemma2": lambda **sizes: Gemma2Config(**sizes, **GEMMA, final_logit_softcapping=3.0),
+    "gemma3": lambda **sizes: Gemma3TextConfig(**sizes, **GEMMA),
 }
 
 
-def build(kind: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def build(
+    kind: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32, vocabulary: int = SIZES["vocab_size"]
+) -> PreTrainedModel:
     """A random model of one architecture, the same on every call."""
+    config = CONFIGS[kind](**SIZES | {"vocab_size": vocabulary})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(CONFIGS[kind](), attn_implementation=attention, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
     return model.eval()
