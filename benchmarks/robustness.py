@@ -2,7 +2,7 @@
 
     python benchmarks/robustness.py --parts games words      # a minute of one core
     python benchmarks/robustness.py --parts model            # also trains; goes on where it was stopped
-    python benchmarks/robustness.py --parts all --write      # also rewrites the tables of docs/safety.md
+    python benchmarks/robustness.py --parts none --write     # only rewrites the tables of docs/safety.md
 
 Data: 1,999 pairs of Anthropic's hh-rlhf (harmless-base, test split), 400 of them held out and never flipped. The
 preference model is a small transformer from random weights, so that minutes of one core are enough. What is finished is
@@ -318,7 +318,7 @@ def _percent(estimate: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["all"], choices=("all", "games", "words", "model"))
+    parser.add_argument("--parts", nargs="+", default=["all"], choices=("all", "games", "words", "model", "none"))
     parser.add_argument("--folder", type=Path, default=Path("runs/robustness"), help="where trained models are kept")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--only", type=int, nargs="*", help="train these of the seven plans, by number")
@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="rewrite the tables of the documentation")
     options = parser.parse_args()
 
-    wanted = {"games", "words", "model"} if "all" in options.parts else set(options.parts)
+    wanted = {"games", "words", "model"} if "all" in options.parts else set(options.parts) - {"none"}
     pairs = None
     if wanted & {"words", "model"}:
         if not options.data.is_file():
