@@ -191,6 +191,7 @@ def _newton(win_prob_N: FloatArray, feature_RN: FloatArray, weight_RN: FloatArra
         step_theta = np.clip((c * slope_theta - b * slope_phi) / determinant, -5.0, 5.0)
         step_phi = np.clip((a * slope_phi - b * slope_theta) / determinant, -5.0, 5.0)
         scale = np.ones_like(theta)
+        next_theta, next_phi, next_value = theta, phi, value
         for _ in range(HALVINGS):
             next_theta = np.clip(theta - scale * step_theta, -LARGEST, LARGEST)
             next_phi = phi - scale * step_phi

@@ -83,7 +83,7 @@ def matchup_record(
     """
     resampling = Resampling(intervals.bootstrap, intervals.confidence, intervals.seed)
     rates = matchup.win_prob_SRB
-    answered_B = ~np.isnan(rates).any(axis=(0, 1))
+    answered_B = np.asarray(~np.isnan(rates).any(axis=(0, 1)))
     masked = sum(int(np.isnan(one.win_prob_BGH).sum()) for row in matchup.judged for one in row)
     comparisons = sum(one.win_prob_BGH.size for row in matchup.judged for one in row)
     if not answered_B.any():

@@ -60,16 +60,20 @@ def evaluate_suite(config: SuiteConfig, *, tell: Tell | None = None, progress: b
     prompts, categories = load_suite_prompts(config)
     entrants = find_entrants(config)
     refuse_uncovered(entrants.players, prompts, config.sampling.responses, config.missing)
+    lock = FileLock(config.output_dir / "evaluation.lock")
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(config.output_dir / "evaluation.lock").acquire(timeout=0):
-            return _evaluate(config, prompts, categories, entrants, tell, progress)
+        lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(
             f"another command is evaluating into {str(config.output_dir)!r}; wait for it or choose another output_dir"
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot write to {str(config.output_dir)!r} ({error}); choose another output_dir") from error
+    try:
+        return _evaluate(config, prompts, categories, entrants, tell, progress)
+    finally:
+        lock.release()
 
 
 def load_suite_prompts(config: SuiteConfig) -> tuple[list[Prompt], list[str] | None]:
