@@ -78,7 +78,7 @@ def _answerable(players: "Mapping[str, StreamingPlayer]", prompts: Any, args: ar
 
 
 def _play(
-    args: argparse.Namespace, players: "Mapping[str, StreamingPlayer]", prompts: Any, judge: Any, sampling: Any
+    args: argparse.Namespace, players: "Mapping[str, Any]", prompts: Any, judge: Any, sampling: Any
 ) -> "tuple[Matchup, dict[str, float]]":
     from magnetar.evaluation.play import play
     from magnetar.evaluation.players import GenerationRequest
@@ -98,7 +98,11 @@ def _play(
         judge,
         request=request,
         both_orders=args.swap,
+        missing=args.missing,
     )
+    without = len(prompts) - len(matchup.prompts)
+    if without:
+        print(f"{without} of {len(prompts)} prompts are left out: not both answered them", file=sys.stderr)
     return matchup, judge.stats()
 
 

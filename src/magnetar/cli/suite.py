@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
             values[name] = getattr(asked, name)
     config = SuiteConfig.from_dict(values)
 
+    from magnetar.evaluation.suite.files import SUITE_FILE
     from magnetar.evaluation.suite.run import evaluate_suite
     from magnetar.evaluation.suite.tables import suite_tables, table_text, write_tables
 
@@ -44,9 +45,15 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt as stop:
             stop.args = (STOPPED,)
             raise
+    from magnetar.reports import write_suite_report
+
     files = write_tables(result, config.output_dir)
     print("\n\n".join(table_text(table) for table in suite_tables(result)))
-    print(f"figures: {config.output_dir / 'suite.json'}; tables: {files[-1]}", file=sys.stderr)
+    for note in result.notes:
+        print(f"note: {note}")
+    print(f"figures: {config.output_dir / SUITE_FILE}", file=sys.stderr)
+    print(f"tables: {files[-1]}, {files[0].parent}", file=sys.stderr)
+    print(f"page: {write_suite_report(config.output_dir)}", file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Asking a judge about groups of responses: in both orders where it sees an order, each response once where not."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ __all__ = ["GroupAsker", "JudgedGroups", "OrderRecord", "order_record", "sees_or
 
 FloatArray = NDArray[np.float64]
 PROMPTS_AT_ONCE = 16
+INNER = "inner_"
+RATIOS = ("_share", "_rate", "_mean", "disagreement")
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,14 @@ class GroupAsker:
     Attributes:
         judge: Who is asked.
         prompts: B prompts, the same for all.
+        counts: What the judge counted so far, by name: comparisons, calls, tokens; without its ratios.
     """
 
     def __init__(self, judge: Judge, prompts: Sequence[Prompt]) -> None:
         """Remember whom to ask about what."""
         self.judge = judge
         self.prompts = list(prompts)
+        self.counts: dict[str, float] = {}
         self._features: dict[str, FloatArray] = {}
 
     def compare(
@@ -129,6 +133,7 @@ class GroupAsker:
             for rows in _slices(len(self.prompts), PROMPTS_AT_ONCE):
                 asked = [p for p, group in zip(self.prompts[rows], texts[rows], strict=True) for _ in group]
                 parts.append(self.judge.features(asked, [text for group in texts[rows] for text in group]))
+                self._add(self.judge.stats())
             flat = np.concatenate(parts)
             self._features[name] = flat.reshape(len(self.prompts), -1, flat.shape[-1])
         return self._features[name]
@@ -152,12 +157,22 @@ class GroupAsker:
                 [prompts[b] for b, _, _ in places], [one for _, one, _ in places], [other for *_, other in places]
             )
             judged = ask_pairs(self.judge, asked)
+            self._add(judged.counters)
             assert judged.backward_N is not None and answers.second_BGH is not None
             for forward, backward, found in zip(judged.forward_N, judged.backward_N, places.values(), strict=True):
                 for place in found:
                     answers.first_BGH[place] = forward
                     answers.second_BGH[place] = backward
         return answers
+
+    def _add(self, counters: Mapping[str, float]) -> None:
+        """Add one call's counters; of what a cache and the judge inside both count, the judge's count."""
+        deepest: dict[str, float] = {}
+        for name in sorted(counters, key=lambda name: name.count(INNER)):
+            if not name.endswith(RATIOS):
+                deepest[name.replace(INNER, "")] = counters[name]
+        for name, value in deepest.items():
+            self.counts[name] = self.counts.get(name, 0.0) + value
 
 
 def sees_order(judge: Judge) -> bool:

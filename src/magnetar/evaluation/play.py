@@ -10,7 +10,7 @@ from tqdm import tqdm
 from magnetar.errors import DataError
 from magnetar.evaluation.asking import GroupAsker
 from magnetar.evaluation.matchup import Matchup, Responses
-from magnetar.evaluation.players import GenerationRequest, Player
+from magnetar.evaluation.players import GenerationRequest, Player, StreamingPlayer, as_responses
 from magnetar.judges import Judge
 from magnetar.types import Prompt
 
@@ -27,6 +27,7 @@ def play(
     request: GenerationRequest,
     opponent_responses_per_prompt: int | None = None,
     both_orders: bool = False,
+    missing: str = "error",
 ) -> Matchup:
     """Sample both players and ask the judge to compare every response with every one of the other side.
 
@@ -46,26 +47,33 @@ def play(
         request: How both players are sampled.
         opponent_responses_per_prompt: If the opponent is to answer more or less often than the policy.
         both_orders: Whether a judge that sees an order is asked in both, each kept by itself.
+        missing: "error", or "skip" to leave out prompts that a player has no answer to.
 
     Returns:
         The match-up.
 
     Raises:
-        DataError: If there are no prompts.
+        DataError: If there are no prompts, or a player has no answer to one and that is an error, or to any.
         JudgeError: If the judge's answers are not win probabilities.
     """
     if not prompts:
         raise DataError("no prompts to evaluate on, expected at least one; is the dataset's split empty?")
     policy_seed, opponent_seed = np.random.SeedSequence(request.seed).generate_state(2).tolist()
-    policy_answers = policy.respond(prompts, replace(request, seed=policy_seed))
-    opponent_answers = opponent.respond(
-        prompts,
+    requests = (
+        replace(request, seed=policy_seed),
         replace(
             request,
             seed=opponent_seed,
             responses_per_prompt=opponent_responses_per_prompt or request.responses_per_prompt,
         ),
     )
+    if missing == "skip":
+        rows, policy_answers, opponent_answers = _common(policy, opponent, prompts, *requests)
+        prompts = [prompts[row] for row in rows]
+        categories = None if categories is None else [categories[row] for row in rows]
+    else:
+        policy_answers = policy.respond(prompts, requests[0])
+        opponent_answers = opponent.respond(prompts, requests[1])
     judged = None
     if both_orders:
         judged = GroupAsker(judge, prompts).compare(
@@ -85,6 +93,26 @@ def play(
         opponent_name=opponent.name,
         judged=judged,
     )
+
+
+def _common(
+    policy: Player,
+    opponent: Player,
+    prompts: Sequence[Prompt],
+    policy_request: GenerationRequest,
+    opponent_request: GenerationRequest,
+) -> tuple[list[int], Responses, Responses]:
+    """Rows of the prompts that both answered, and their answers."""
+    found = []
+    for player, request in ((policy, policy_request), (opponent, opponent_request)):
+        if not isinstance(player, StreamingPlayer):
+            raise DataError(f"{player.name} answers all prompts or none; leave out missing='skip'")
+        found.append(dict(player.answers(prompts, request.seeds(len(prompts)), request)))
+    rows = [row for row in range(len(prompts)) if row in found[0] and row in found[1]]
+    if not rows:
+        raise DataError(f"none of the {len(prompts)} prompts is answered by both {policy.name} and {opponent.name}")
+    one, other = (as_responses([answers[row] for row in rows]) for answers in found)
+    return rows, one, other
 
 
 def _judged(

@@ -1,8 +1,8 @@
 """Plain-language warnings about a win rate that may come from a cheap trick."""
 
-from magnetar.evaluation.summary import MatchupSummary
+from magnetar.evaluation.summary import MatchupSummary, SideSummary
 
-__all__ = ["suspicions"]
+__all__ = ["side_suspicions", "suspicions"]
 
 # How far the policy may differ from its opponent before a reader should look at the samples. Shares are differences,
 # the length is a ratio. They decide about words on a page only, never about a figure.
@@ -22,7 +22,19 @@ def suspicions(summary: MatchupSummary) -> list[str]:
     Returns:
         One sentence for each finding; empty when there is none.
     """
-    ours, theirs = summary.policy, summary.opponent
+    return side_suspicions(summary.policy, summary.opponent)
+
+
+def side_suspicions(ours: SideSummary, theirs: SideSummary) -> list[str]:
+    """The same of two sides' responses in figures.
+
+    Args:
+        ours: Of the policy.
+        theirs: Of its opponent, or of the reference.
+
+    Returns:
+        One sentence for each finding; empty when there is none.
+    """
     mine, other = ours.degeneracy, theirs.degeneracy
     found: list[str] = []
 

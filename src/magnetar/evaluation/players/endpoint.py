@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from magnetar.errors import JudgeError, ModelError, unknown_name
+from magnetar.errors import DataError, JudgeError, ModelError, unknown_name
 from magnetar.evaluation.players.base import Answer, GenerationRequest, StreamingPlayer
 from magnetar.judges.language_model.backends.base import Asking, Reply
 from magnetar.judges.language_model.backends.endpoint import EndpointBackend
@@ -164,6 +164,11 @@ def _value(text: str) -> Any:
 
 
 def _turns(prompt: Prompt) -> list[Message]:
+    if not isinstance(prompt, str) and prompt[-1]["role"] == "assistant":
+        raise DataError(
+            "a prompt ends with the turn of 'assistant', which an endpoint cannot be asked to continue; let a model in "
+            "a folder answer such prompts, or leave them out"
+        )
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from magnetar.errors import ConfigError
 from magnetar.evaluation.matchup import Responses
 from magnetar.evaluation.players import StreamingPlayer, make_player, player_kind
 from magnetar.evaluation.suite.config import SuiteConfig
@@ -60,6 +61,8 @@ def find_entrants(config: SuiteConfig) -> Entrants:
             for kept in read_path(Path(folder)):
                 # A policy that takes part under its own name is not asked twice.
                 name = whole.get(_place(str(kept.folder))) or f"{run}@{'last' if kept.update is None else kept.update}"
+                if name in config.policies and name not in whole.values():
+                    raise ConfigError(f"policy {name!r} has the name of a policy that the run {run!r} kept; rename one")
                 if name not in members:
                     players[name] = make_player(str(kept.folder), dtype=config.sampling.dtype)
                     members[name] = [name]

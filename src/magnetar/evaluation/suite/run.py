@@ -25,8 +25,9 @@ from magnetar.evaluation.suite.entrants import Entrants, find_entrants, policy_r
 from magnetar.evaluation.suite.files import SUITE_FILE, read_suite, write_suite
 from magnetar.evaluation.suite.matchups import JudgedMatchup, matchup_record, rows_by_category
 from magnetar.evaluation.suite.plain import to_plain
-from magnetar.evaluation.suite.results import PromptsRecord, SampleRecord, SuiteResult
+from magnetar.evaluation.suite.results import MatchupRecord, PolicyRecord, PromptsRecord, SampleRecord, SuiteResult
 from magnetar.evaluation.suite.tournament import tournament_record
+from magnetar.evaluation.suspicions import side_suspicions
 from magnetar.judges import Judge, Symmetrized, build_judge
 from magnetar.judges.wrappers import Cached
 from magnetar.types import Prompt
@@ -59,16 +60,20 @@ def evaluate_suite(config: SuiteConfig, *, tell: Tell | None = None, progress: b
     prompts, categories = load_suite_prompts(config)
     entrants = find_entrants(config)
     refuse_uncovered(entrants.players, prompts, config.sampling.responses, config.missing)
+    lock = FileLock(config.output_dir / "evaluation.lock")
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(config.output_dir / "evaluation.lock").acquire(timeout=0):
-            return _evaluate(config, prompts, categories, entrants, tell, progress)
+        lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(
             f"another command is evaluating into {str(config.output_dir)!r}; wait for it or choose another output_dir"
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot write to {str(config.output_dir)!r} ({error}); choose another output_dir") from error
+    try:
+        return _evaluate(config, prompts, categories, entrants, tell, progress)
+    finally:
+        lock.release()
 
 
 def load_suite_prompts(config: SuiteConfig) -> tuple[list[Prompt], list[str] | None]:
@@ -116,15 +121,16 @@ def _evaluate(
     prompts = [prompts[row] for row in answered.rows]
     categories = None if categories is None else [categories[row] for row in answered.rows]
     by_category = rows_by_category(categories)
+    policies = policy_records(config, entrants, answered.responses)
     result = SuiteResult(
-        policies=policy_records(config, entrants, answered.responses),
+        policies=policies,
         reference=config.reference,
         judges={label: to_plain(judge.spec) for label, judge in config.judges.items()},
         prompts=PromptsRecord(
             config.prompts.dataset, len(prompts), {name: len(rows) for name, rows in by_category.items()}
         ),
         samples=_samples(config, prompts, categories, entrants, answered),
-        notes=notes,
+        notes=notes + _cheap_tricks(config, policies),
         settings=_settings(config),
         versions=package_versions(),
     )
@@ -153,6 +159,7 @@ def _ask_judge(
         check_scores(judge)
         result = _with_costs(config, label, asker, by_category, entrants, responses, result)
     if "matchups" not in asked.ask:
+        tell(f"judge {label}: {_counted(asker.counts)}")
         return result
     pairs = {(p, o): _runs(entrants, p, o) for p, o in config.pairs}
     playing = entrants.playing if _plays(config, label) else ()
@@ -171,6 +178,7 @@ def _ask_judge(
     judged: dict[tuple[str, str], JudgedGroups] = {}
     for first, second in tqdm(list(wanted), desc=f"{label} compares", unit="pair", disable=not progress, leave=False):
         judged[first, second] = asker.compare(first, responses[first].texts, second, responses[second].texts)
+    tell(f"judge {label}: {_counted(asker.counts)}")
     matchups = []
     for policy, opponent in pairs:
         one = JudgedMatchup(
@@ -189,6 +197,7 @@ def _ask_judge(
         tournament.append(tournament_record(label, members, rates, entrants.path, config.intervals))
     return replace(
         result,
+        notes=[*result.notes, *_about_length(matchups)],
         matchups=[*result.matchups, *matchups],
         tournament=[*result.tournament, *tournament],
         samples=_with_win_prob(result.samples, label, config, prompts, entrants, judged),
@@ -227,6 +236,34 @@ def _with_costs(
         for sample, row in zip(result.samples, rows, strict=True)
     ]
     return replace(result, costs=[*result.costs, *records], samples=samples)
+
+
+def _cheap_tricks(config: SuiteConfig, policies: Mapping[str, PolicyRecord]) -> list[str]:
+    """What a policy does more than the reference and a judge may be rewarding by mistake."""
+    if config.reference is None:
+        return []
+    start = policies[config.reference].responses
+    return [
+        f"{label} against {config.reference}: {line}"
+        for label in config.policies
+        if label != config.reference and start is not None and (own := policies[label].responses) is not None
+        for line in side_suspicions(own, start)
+    ]
+
+
+def _about_length(matchups: Sequence[MatchupRecord]) -> list[str]:
+    """Why some win rates at equal length are absent, or not to be relied on."""
+    found = []
+    for one in matchups:
+        note = one.no_length_control or (one.length_controlled.note if one.length_controlled is not None else None)
+        if note is not None:
+            found.append(f"{one.policy} against {one.opponent} under {one.judge}, at equal length: {note}")
+    return found
+
+
+def _counted(counts: Mapping[str, float]) -> str:
+    """What a judge counted, in words."""
+    return ", ".join(f"{value:,.0f} {name.replace('_', ' ')}" for name, value in counts.items() if value)
 
 
 def _runs(entrants: Entrants, policy: str, opponent: str) -> list[tuple[str, str]]:

@@ -46,9 +46,8 @@ def test_a_match_up_of_single_runs_is_the_mean_of_both_orders(world: dict[str, A
     first, second = np.where(equal, 0.5, first), np.where(equal, 0.5, second)
     rate_B = ((first + second) / 2.0).mean((1, 2))
     low, high = bca_interval(rate_B, resamples=2000, confidence=0.95, seed=0)
-    assert found.win_rate == Estimate(
-        pytest.approx(rate_B.mean()), pytest.approx(low), pytest.approx(high), 0.95, "bca"
-    )
+    assert (found.win_rate.value, found.win_rate.low, found.win_rate.high) == pytest.approx((rate_B.mean(), low, high))
+    assert found.win_rate.method == "bca"
     mean = (first + second) / 2.0
     assert found.wins == pytest.approx((mean > 0.5 + 1e-9).mean()) and found.losses == pytest.approx(
         (mean < 0.5 - 1e-9).mean()
@@ -133,7 +132,6 @@ def test_rock_paper_scissors_has_no_winner(world: dict[str, Any], prompts: list[
 def test_nothing_is_asked_twice(world: dict[str, Any]) -> None:
     import suite_judges  # type: ignore[import-not-found]
 
-    suite_judges.ASKED.clear()
     first = measure(world)
     asked = len(suite_judges.ASKED)
     assert asked == len(set(suite_judges.ASKED)) > 0
@@ -147,23 +145,17 @@ def test_nothing_is_asked_twice(world: dict[str, Any]) -> None:
 def test_a_judge_that_fails_costs_only_what_was_open(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     import suite_judges  # type: ignore[import-not-found]
 
-    suite_judges.ASKED.clear()
+    monkeypatch.setattr("magnetar.evaluation.asking.PROMPTS_AT_ONCE", 4)
     whole = measure(world, output_dir="whole")
     needed = len(suite_judges.ASKED)
     suite_judges.ASKED.clear()
-    honest = suite_judges.longer
-
-    def failing(prompts: Any, first: Any, second: Any) -> Any:
-        if len(suite_judges.ASKED) > needed // 2:
-            raise RuntimeError("the connection is gone")
-        return honest(prompts, first, second)
-
-    monkeypatch.setattr(suite_judges, "longer", failing)
-    failing.__module__, failing.__qualname__ = honest.__module__, honest.__qualname__
+    suite_judges.LIMIT.extend((needed // 2, RuntimeError))
     with pytest.raises(Exception, match="the connection is gone"):
         measure(world)
-    monkeypatch.setattr(suite_judges, "longer", honest)
+    assert needed // 2 <= len(suite_judges.ASKED) < needed
+    suite_judges.LIMIT.clear()
     result = measure(world)
+    assert len(suite_judges.ASKED) == len(set(suite_judges.ASKED)) == needed, "what was answered is not asked again"
     assert result.matchups == whole.matchups
 
 
