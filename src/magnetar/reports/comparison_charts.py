@@ -1,4 +1,4 @@
-"""Charts of a comparison's page: win rate over budget, win rates as a heat map, win rate over KL."""
+"""Charts of a comparison's page: win rate over budget, win rate over KL."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +7,13 @@ from markupsafe import Markup, escape
 from magnetar.evaluation.comparison.results import CurvePoint, MethodRow
 from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import frame, percent_words
-from magnetar.reports.drawing.heat import heat_map as shares_heat_map
 from magnetar.reports.svg import compact, nice_ticks
 
-__all__ = ["budget_chart", "heat_map", "kl_chart", "rate_range"]
+__all__ = ["budget_chart", "kl_chart", "rate_range"]
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 24.0
-WIDE, TALL = 620.0, 380.0
+TALL = 250.0
 
 
 class _Axes:
@@ -97,19 +96,6 @@ def budget_chart(
     return frame(f"Win rate of {label} against the reference over {unit}", WIDTH, HEIGHT, parts)
 
 
-def heat_map(labels: Sequence[str], matrix: Sequence[Sequence[Estimate | None]]) -> Markup:
-    """Draw win rates of rows against columns; an interval that excludes one half is in bold.
-
-    Args:
-        labels: Of rows and columns.
-        matrix: Win rates; None on the diagonal.
-
-    Returns:
-        An ``svg`` element, wider the more labels there are.
-    """
-    return shares_heat_map("Win rate of each row against each column", labels, labels, matrix).svg
-
-
 def kl_chart(rows: Sequence[MethodRow]) -> Markup:
     """Draw win rate against the reference over KL to it, each method as its number in the table, with intervals.
 
@@ -121,7 +107,7 @@ def kl_chart(rows: Sequence[MethodRow]) -> Markup:
     """
     shown = [(number, row) for number, row in enumerate(rows, start=1) if row.win_rate is not None]
     furthest = 1.03 * max(max(row.kl_nats.value, row.kl_nats.high or 0.0) for _, row in shown) or 1.0
-    axes = _Axes((WIDE, TALL), (0.0, furthest), rate_range([row.win_rate for _, row in shown if row.win_rate]))
+    axes = _Axes((WIDTH, TALL), (0.0, furthest), rate_range([row.win_rate for _, row in shown if row.win_rate]))
     parts = axes.grid()
     points = []
     for number, row in shown:
@@ -137,11 +123,11 @@ def kl_chart(rows: Sequence[MethodRow]) -> Markup:
     for x, y, number, row in points:
         words = f"{row.label}: {percent_words(row.win_rate)} at {row.kl_nats.value:.2f} nats"
         parts.append(
-            f'<g class="numbered"><circle cx="{x:.1f}" cy="{y:.1f}" r="9.5"/>'
+            f'<g class="numbered"><circle cx="{x:.1f}" cy="{y:.1f}" r="8.5"/>'
             f'<text x="{x:.1f}" y="{y + 3.8:.1f}" text-anchor="middle">{number}</text>'
             f"<title>{escape(words)}</title></g>"
         )
-    return frame("Win rate against the reference over KL to the reference, nats per response", WIDE, TALL, parts)
+    return frame("Win rate against the reference over KL to the reference, nats per response", WIDTH, TALL, parts)
 
 
 def _path(axes: _Axes, points: Sequence[CurvePoint]) -> str:

@@ -6,12 +6,14 @@ from typing import Any
 
 from magnetar.evaluation.comparison.results import ComparisonResult, MethodRow
 from magnetar.evaluation.intervals import Estimate
-from magnetar.reports.comparison_charts import budget_chart, heat_map, kl_chart, rate_range
+from magnetar.reports.comparison_charts import budget_chart, kl_chart, rate_range
 from magnetar.reports.drawing.bars import interval_bars
+from magnetar.reports.drawing.canvas import percent_words
+from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.environment import page_environment
 from magnetar.reports.run_data import flat_settings
 from magnetar.reports.samples import comparison_view
-from magnetar.reports.sections.blocks import Claim, Figure
+from magnetar.reports.sections.blocks import Claim, Figure, Table
 from magnetar.reports.sections.matchups import WIN_RATE
 from magnetar.reports.sections.training import shown_runs
 
@@ -40,7 +42,8 @@ def comparison_page(result: ComparisonResult, folder: Path | None = None) -> str
             rates=_rate_figures(result),
             rows=list(enumerate(result.rows, start=1)),
             curves={label: budget_chart(label, result.curves, result.budget_unit, rates) for label in result.curves},
-            matrix=heat_map(result.labels, result.matrix),
+            curve_table=_curve_table(result),
+            matrix=heat_map("Win rate of each row against each column", result.labels, result.labels, result.matrix),
             kl=kl_chart(result.rows),
             runs=shown_runs(_run_folders(folder)),
             samples=comparison_view(result),
@@ -120,6 +123,16 @@ def _rate_figures(result: ComparisonResult) -> list[Figure]:
         drawing = interval_bars("Mean win rate against the other methods, with intervals", others, WIN_RATE)
         figures.append(Figure("Against the other methods", drawing, unit="mean win rate"))
     return figures
+
+
+def _curve_table(result: ComparisonResult) -> Table:
+    """The points of the curves over the budget."""
+    rows = [
+        [label, f"{point.spent:,.0f}", percent_words(point.win_rate), str(point.runs)]
+        for label, points in result.curves.items()
+        for point in points
+    ]
+    return Table(["", result.budget_unit, "win rate", "runs"], rows)
 
 
 def _run_folders(folder: Path | None) -> dict[str, Path]:

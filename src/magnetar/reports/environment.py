@@ -24,6 +24,7 @@ class Contents:
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, str]] = []
+        self._regions: dict[str, int] = {}
 
     def add(self, heading: str) -> Markup:
         """Announce a section.
@@ -41,6 +42,18 @@ class Contents:
             unique, number = f"{place}-{number}", number + 1
         self.entries.append((unique, heading))
         return Markup(f' id="{unique}"')
+
+    def region(self, name: str) -> str:
+        """Name a part that can be scrolled, so that no two have one name.
+
+        Args:
+            name: What is in it.
+
+        Returns:
+            The name, with a number from the second on.
+        """
+        self._regions[name] = self._regions.get(name, 0) + 1
+        return name if self._regions[name] == 1 else f"{name} ({self._regions[name]})"
 
 
 def page_environment() -> Environment:

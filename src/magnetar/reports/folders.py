@@ -9,7 +9,7 @@ from magnetar.evaluation.suite import SUITE_FILE, read_suite
 from magnetar.evaluation.summary import MatchupSummary
 from magnetar.reports.comparison_files import read_comparison
 from magnetar.reports.comparison_page import comparison_page
-from magnetar.reports.pipeline_data import COMPARISON_FILE, MANIFEST_FILE, METRICS_FILE, STARTED_FILE
+from magnetar.reports.pipeline_data import COMPARISON_FILE, MANIFEST_FILE, METRICS_FILE, PIPELINE_FILE, STARTED_FILE
 from magnetar.reports.pipeline_page import write_pipeline_report
 from magnetar.reports.run_data import read_json, read_json_lines
 from magnetar.reports.run_page import write_matchup_report, write_run_report
@@ -37,10 +37,12 @@ def kind_of(place: Path) -> str:
         return _kind_of_file(place)
     if not place.is_dir():
         raise DataError(f"no file or folder {str(place)!r}; expected the output_dir of a magnetar command")
+    if (place / PIPELINE_FILE).is_file():
+        return "pipeline"
     for name, kind in _FILES.items():
         if (place / name).is_file():
             return kind
-    if any(_stages(place)):
+    if _stages(place):
         return "pipeline"
     below = sorted(
         {

@@ -1,18 +1,14 @@
 """Charts of a judge's page: how probabilities and outcomes agree, and what length does."""
 
-from collections.abc import Sequence
-
 from markupsafe import Markup, escape
 
 from magnetar.evaluation.judging.measures import LengthCurve
 from magnetar.evaluation.judging.statistics import Bins
 from magnetar.reports.svg import compact, nice_ticks
 
-__all__ = ["interval_chart", "length_chart", "reliability_chart"]
+__all__ = ["length_chart", "reliability_chart"]
 
 SIZE, LEFT, BOTTOM, TOP, RIGHT = 320.0, 40.0, 58.0, 8.0, 10.0
-BAR_HEIGHT = 26.0
-Entry = tuple[str, float, float | None, float | None]
 
 
 def reliability_chart(bins: Bins) -> Markup:
@@ -108,46 +104,6 @@ def length_chart(curve: LengthCurve) -> Markup:
                 f"<title>{escape(words)}</title></circle>"
             )
     return _svg("Probability that the longer response wins over the difference in length", SIZE, floor + 24.0, parts)
-
-
-def interval_chart(title: str, entries: Sequence[Entry], centre: float | None = None) -> Markup:
-    """Draw values between 0 and 1 with their intervals, one below the other.
-
-    Args:
-        title: Description for screen readers.
-        entries: Name, value, and the ends of the interval, None where there is none.
-        centre: Where to draw a vertical line; None for nowhere.
-
-    Returns:
-        An ``svg`` element.
-    """
-    left, width = 138.0, 420.0
-    height = TOP + BAR_HEIGHT * len(entries) + 22.0
-
-    def x(value: float) -> float:
-        return left + (width - left - 56.0) * value
-
-    floor = TOP + BAR_HEIGHT * len(entries)
-    parts = [
-        f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{floor}"/>'
-        f'<text class="tick" x="{x(tick):.1f}" y="{floor + 15}" text-anchor="middle">{tick:.0%}</text>'
-        for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
-    if centre is not None:
-        parts.append(f'<line class="mark" x1="{x(centre):.1f}" x2="{x(centre):.1f}" y1="{TOP}" y2="{floor}"/>')
-    for row, (name, value, low, high) in enumerate(entries):
-        middle = TOP + BAR_HEIGHT * (row + 0.5)
-        tone = f"tone-{1 if row == 0 else 2}"
-        if low is not None and high is not None:
-            parts.append(
-                f'<line class="curve {tone}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{middle}" y2="{middle}"/>'
-            )
-        parts.append(
-            f'<text class="tick name" x="{left - 12}" y="{middle + 4}" text-anchor="end">{escape(name)}</text>'
-            f'<circle class="curve {tone}" cx="{x(value):.1f}" cy="{middle}" r="5"/>'
-            f'<text class="tick name" x="{width - 46}" y="{middle + 4}">{value:.1%}</text>'
-        )
-    return _svg(title, width, height, parts)
 
 
 def _svg(title: str, width: float, height: float, parts: list[str]) -> Markup:

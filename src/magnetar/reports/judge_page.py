@@ -11,14 +11,15 @@ from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.counters import disagreement_figures, truncation_notes
 from magnetar.evaluation.judging.measures import Disagreement, JudgeEvaluation, LabelMeasures
 from magnetar.evaluation.record import package_versions
+from magnetar.reports.drawing.bars import Measure, interval_bars
 from magnetar.reports.environment import page_environment
-from magnetar.reports.judge_charts import interval_chart, length_chart, reliability_chart
+from magnetar.reports.judge_charts import length_chart, reliability_chart
 from magnetar.reports.run_data import flat_settings
 from magnetar.reports.text_files import write_text
 
 __all__ = ["judge_verdict", "write_judge_page"]
 
-NAME_LIMIT = 24  # letters that fit beside a bar
+ACCURACY = Measure("accuracy", base=0.5, low=0.4, high=0.7)
 
 
 @dataclass(frozen=True)
@@ -147,17 +148,12 @@ def _warnings(found: JudgeEvaluation) -> list[str]:
 
 
 def _accuracy_chart(labels: LabelMeasures) -> Markup:
-    entries = [("this judge", labels.accuracy)]
-    entries += [(_short(name), baseline.accuracy) for name, baseline in labels.shown_baselines.items()]
-    return interval_chart("Accuracy with intervals", [_entry(*one) for one in entries], centre=0.5)
-
-
-def _entry(name: str, estimate: Estimate) -> tuple[str, float, float | None, float | None]:
-    return name, estimate.value, estimate.low, estimate.high
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_LIMIT else name[: NAME_LIMIT - 1] + "…"
+    entries: dict[str, Estimate | None] = {"this judge": labels.accuracy}
+    entries |= {name: baseline.accuracy for name, baseline in labels.shown_baselines.items()}
+    tones = [1, *([5] * (len(entries) - 1))]
+    return interval_bars(
+        "Accuracy of the judge and of simple ways to judge, with intervals", entries, ACCURACY, tones
+    ).svg
 
 
 def _figures(found: JudgeEvaluation) -> list[Figure]:

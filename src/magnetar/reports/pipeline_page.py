@@ -10,7 +10,8 @@ from magnetar.evaluation.suite import SuiteResult, read_suite
 from magnetar.reports.comparison_files import read_comparison
 from magnetar.reports.comparison_page import comparison_verdict
 from magnetar.reports.drawing.bars import Measure, interval_bars
-from magnetar.reports.drawing.canvas import Drawing
+from magnetar.reports.drawing.canvas import Drawing, percent_words
+from magnetar.reports.drawing.distribution import number_words
 from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.environment import page_environment
 from magnetar.reports.pipeline_data import PipelineData, StepData, read_pipeline
@@ -23,7 +24,7 @@ from magnetar.reports.suite_page import PAGE, suite_claim, suite_provenance, sui
 from magnetar.reports.svg import Series, compact, line_chart
 from magnetar.reports.text_files import write_text
 
-__all__ = ["pipeline_page", "write_pipeline_report"]
+__all__ = ["joined_suites", "pipeline_page", "write_pipeline_report"]
 
 HOURS = Measure(
     "hours",
@@ -65,8 +66,8 @@ def pipeline_page(data: PipelineData) -> str:
     """
     suites = [read_suite(path) for path in data.suites]
     comparisons = [read_comparison(path) for path in data.comparisons]
-    suite = suites[0] if suites else SuiteResult()
-    sections = [section for one in suites for section in suite_sections(one)]
+    suite = joined_suites(suites)
+    sections = suite_sections(suite)
     sections += [section for one in comparisons for section in _comparison_sections(one)]
     return (
         page_environment()
@@ -74,7 +75,7 @@ def pipeline_page(data: PipelineData) -> str:
         .render(
             title=f"Pipeline {data.name}",
             facts=_facts(data),
-            claim=_claim(data, suites, comparisons),
+            claim=_claim(data, suite, comparisons),
             sections=[*sections, *_stage_sections(data)],
             runs=shown_runs(_runs(data)),
             samples=suite_view(suite),
@@ -85,11 +86,51 @@ def pipeline_page(data: PipelineData) -> str:
     )
 
 
-def _claim(data: PipelineData, suites: Sequence[SuiteResult], comparisons: Sequence[ComparisonResult]) -> Claim:
-    unfinished = [step.name for step in data.steps if not step.finished]
-    warnings = [f"Not finished: {name}." for name in unfinished]
-    if suites:
-        claim = suite_claim(suites[0])
+def joined_suites(suites: Sequence[SuiteResult]) -> SuiteResult:
+    """What several stages measured of the same policies, as one suite; a name means what the first stage says.
+
+    Args:
+        suites: In the order of the stages.
+
+    Returns:
+        All records.
+    """
+    if not suites:
+        return SuiteResult()
+    joined = suites[0]
+    for one in suites[1:]:
+        joined = SuiteResult(
+            policies=_first(joined.policies, one.policies),
+            reference=joined.reference or one.reference,
+            judges=_first(joined.judges, one.judges),
+            prompts=joined.prompts or one.prompts,
+            matchups=(*joined.matchups, *one.matchups),
+            costs=(*joined.costs, *one.costs),
+            tournament=(*joined.tournament, *one.tournament),
+            attacks=(*joined.attacks, *one.attacks),
+            benchmarks=(*joined.benchmarks, *one.benchmarks),
+            exploitability=(*joined.exploitability, *one.exploitability),
+            samples=(*joined.samples, *one.samples),
+            notes=tuple(dict.fromkeys([*joined.notes, *one.notes])),
+            settings=_first(joined.settings, one.settings),
+            versions=_first(joined.versions, one.versions),
+        )
+    return joined
+
+
+def _first(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of both in their order; what both have is that of the first."""
+    return {**known, **{name: value for name, value in new.items() if name not in known}}
+
+
+def _claim(data: PipelineData, suite: SuiteResult, comparisons: Sequence[ComparisonResult]) -> Claim:
+    warnings = [
+        f"{step.name}: {step.status}{f' ({step_words})' if (step_words := '; '.join(step.reasons)) else ''}."
+        for step in data.steps
+        if not step.finished
+    ]
+    if suite.policies:
+        claim = suite_claim(suite)
         return Claim(claim.label, claim.rate, claim.sentences, claim.muted, [*warnings, *claim.warnings])
     sentences = [comparison_verdict(one) for one in comparisons]
     return Claim(
@@ -119,10 +160,10 @@ def _stage_sections(data: PipelineData) -> list[Section]:
     rows = [
         [
             step.name,
-            str(step.manifest.get("finished", ""))[:16].replace("T", " ") if step.finished else "not finished",
+            str(step.manifest.get("finished", ""))[:16].replace("T", " ") if step.finished else step.status,
             "–" if step.hours is None else f"{60 * step.hours:.1f}",
             ", ".join(f"{key} {value}" for key, value in step.part("seeds").items()) or "–",
-            ", ".join(f"{key} {_figure(value)}" for key, value in flat_settings(step.part("results")).items()) or "–",
+            _results(step.part("results")),
         ]
         for step in data.steps
     ]
@@ -149,7 +190,7 @@ def _log_figures(name: str, log: Sequence[Mapping[str, Any]]) -> list[Figure]:
     if len(points) < 2:
         return []
     places, losses = [place for place, _ in points], [loss for _, loss in points]
-    svg = line_chart(f"Loss of {name} over steps", places, [Series("loss", list(losses))])
+    svg = line_chart(f"Loss of {name} over steps", places, [Series("loss", list(losses))], from_zero=False)
     rows = tuple((f"{place:,.0f}", f"{loss:.3f}") for place, loss in points[:: max(1, len(points) // 20)])
     return [Figure(f"Loss of {name}", Drawing(svg, ("step", "loss"), rows), unit="over steps")]
 
@@ -218,8 +259,28 @@ def _last(data: PipelineData, name: str) -> Mapping[str, Any]:
     return next((step.part(name) for step in reversed(data.steps) if step.part(name)), {})
 
 
-def _figure(text: str) -> str:
-    try:
-        return compact(float(text))
-    except ValueError:
-        return text
+def _results(results: Mapping[str, Any]) -> str:
+    """Figures of a stage in words; what has the form of an estimate with its interval."""
+    told = []
+    for key, value in results.items():
+        if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
+            words = _estimate_words(value)
+        elif isinstance(value, Mapping):
+            words = f"({_results(value)})"
+        elif _number(value):
+            words = compact(float(value)) if isinstance(value, float) else f"{value:,}"
+        else:
+            words = str(value)
+        if value is not None:
+            told.append(f"{key.replace('_', ' ')} {words}")
+    return ", ".join(told) or "–"
+
+
+def _estimate_words(value: Mapping[str, Any]) -> str:
+    """A share in percent, anything else as a number, both with the interval if there is one."""
+    ends = [value["value"], value["low"], value["high"]]
+    if not _number(ends[0]):
+        return "–"
+    one = Estimate(float(ends[0]), ends[1], ends[2], float(value.get("confidence", 0.95)), "")
+    share = all(0.0 <= end <= 1.0 for end in ends if _number(end))
+    return percent_words(one) if share else number_words(one)

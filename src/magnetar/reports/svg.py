@@ -193,10 +193,24 @@ def _svg(title: str, frame: _Frame, x: Sequence[float], series: Sequence[Series]
         "plot": [LEFT, WIDTH - RIGHT],
     }
     return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{escape(title)}" '
+        f'<svg class="plot" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" '
+        f'aria-label="{escape(_told(title, series))}" '
         f'data-chart="{escape(json.dumps(data))}">{"".join(parts)}'
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" x2="-9"/></svg>'
     )
+
+
+def _told(title: str, series: Sequence[Series]) -> str:
+    """The title, and of each curve where it begins and ends and between what it lies: for who cannot see it."""
+    told = []
+    for one in series:
+        known = [value for value in one.y if value is not None]
+        if known:
+            told.append(
+                f"{one.label}: first {compact(known[0])}, last {compact(known[-1])}, between {compact(min(known))} and "
+                f"{compact(max(known))}"
+            )
+    return f"{title}. {'; '.join(told)}"
 
 
 def _axes(frame: _Frame, y_ticks: Sequence[float]) -> str:

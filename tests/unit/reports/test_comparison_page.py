@@ -15,7 +15,7 @@ import pytest
 from magnetar.errors import DataError
 from magnetar.evaluation.comparison.results import ComparisonResult, CurvePoint, MethodRow, RunRow, Spent
 from magnetar.evaluation.intervals import Estimate
-from magnetar.reports.comparison_charts import budget_chart, heat_map, kl_chart, rate_range
+from magnetar.reports.comparison_charts import budget_chart, kl_chart, rate_range
 from magnetar.reports.comparison_files import (
     comparison_csv,
     comparison_markdown,
@@ -24,6 +24,7 @@ from magnetar.reports.comparison_files import (
     write_comparison,
 )
 from magnetar.reports.comparison_page import comparison_page, comparison_verdict
+from magnetar.reports.drawing.heat import heat_map
 
 HOSTILE = "<script>alert('x')</script> | a & b"
 VOID = ("meta", "link", "line", "circle", "rect", "path", "br", "input")
@@ -163,7 +164,7 @@ def test_one_method_alone_is_compared_with_the_reference() -> None:
 
 def test_drawings_are_well_formed_and_mark_what_is_sure() -> None:
     result = found()
-    heat = heat_map(result.labels, result.matrix)
+    heat = heat_map("Who beats whom", result.labels, result.labels, result.matrix).svg
     charts = [heat, kl_chart(result.rows)]
     charts += [budget_chart(label, result.curves, "comparisons", (0.4, 0.8)) for label in result.curves]
     for chart in charts:

@@ -112,7 +112,10 @@ def draw_radar(path: Path, categories: Sequence[str], series: Mapping[str, Seque
         axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
         axes.set_theta_direction(-1)  # type: ignore[attr-defined]
         axes.set_xticks(angles, ["\n".join(label_lines(name, 16, 3)) for name in categories])
-        axes.tick_params(axis="x", labelsize=6.5, pad=6)
+        axes.tick_params(axis="x", labelsize=6.5, pad=4)
+        for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
+            aside = math.sin(angle)
+            label.set_horizontalalignment("center" if abs(aside) < 0.3 else "left" if aside > 0 else "right")
         axes.tick_params(axis="y", labelsize=6)
         axes.set_rlabel_position(180 / len(categories))  # type: ignore[attr-defined]
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))

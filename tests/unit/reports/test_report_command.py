@@ -1,0 +1,174 @@
+"""`magnetar report` finds out what a folder holds, writes its page and figures, and says plainly what is wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from magnetar.cli.main import main
+from magnetar.errors import DataError
+from magnetar.evaluation import MatchupSummary, evaluation_record, sample_records
+from magnetar.evaluation.suite import SuiteResult, read_suite, write_suite
+from magnetar.reports import write_pipeline_report, write_report, write_suite_report
+from magnetar.reports.comparison_files import write_comparison
+from magnetar.reports.folders import kind_of
+from magnetar.reports.pipeline_data import read_pipeline
+from magnetar.reports.pipeline_page import joined_suites
+from magnetar.reports.text_files import write_text
+from unit.reports.conftest import fixture_matchup
+from unit.reports.example_pages import write_pipeline
+from unit.reports.suite_example import example_suite
+from unit.reports.test_comparison_page import found
+from unit.reports.test_suite_page import Page
+
+
+@pytest.fixture
+def places(tmp_path: Path, summary: MatchupSummary, make_run: Callable[..., Path]) -> dict[str, Path]:
+    """A folder of each kind."""
+    write_suite(example_suite(), tmp_path / "suite")
+    (tmp_path / "comparison").mkdir()
+    write_comparison(found(), tmp_path / "comparison")
+    record = {**evaluation_record(summary, {}), "samples": sample_records(fixture_matchup(), 4)}
+    (tmp_path / "figures.json").write_text(json.dumps(record))
+    return {
+        "run": make_run(),
+        "suite": tmp_path / "suite",
+        "comparison": tmp_path / "comparison",
+        "pipeline": write_pipeline(tmp_path / "pipeline", summary),
+        "matchup": tmp_path / "figures.json",
+    }
+
+
+def test_a_folder_is_known_by_its_files_and_its_page_is_about_it(places: dict[str, Path], tmp_path: Path) -> None:
+    headings = {
+        "run": "Magnetar run mpo-demo",
+        "suite": "suite: 7 policies",
+        "comparison": "methods at equal budget",
+        "pipeline": "Pipeline pipeline",
+        "matchup": "trained against start",
+    }
+    for kind, place in places.items():
+        assert kind_of(place) == kind
+        page = write_report(place, tmp_path / "pages" / f"{kind}.html")
+        assert page == tmp_path / "pages" / f"{kind}.html"
+        assert headings[kind] in Page(page.read_text()).words
+    assert write_report(places["suite"]) == places["suite"] / "report.html"
+    assert kind_of(places["suite"] / "suite.json") == "suite"
+    renamed = shutil.copy(places["suite"] / "suite.json", tmp_path / "other.json")
+    assert kind_of(Path(renamed)) == "suite"
+    assert write_suite_report(Path(renamed)) == tmp_path / "report.html"
+
+
+def test_the_command_writes_pages_and_figures(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["report", str(places["suite"]), "--out", str(tmp_path / "p.html")]) == 0
+    assert (tmp_path / "p.html").is_file() and "report: " in capsys.readouterr().err
+    assert main(["report", str(places["comparison"]), "--figures", str(tmp_path / "f"), "--form", "svg", "png"]) == 0
+    names = sorted(path.name for path in (tmp_path / "f").iterdir())
+    assert names == ["ablation.png", "ablation.svg", "payoffs.png", "payoffs.svg"]
+
+
+def test_what_cannot_be_shown_is_refused_in_a_sentence(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    above = tmp_path / "above"
+    (above / "deep").mkdir(parents=True)
+    shutil.copy(places["suite"] / "suite.json", above / "deep" / "suite.json")
+    for place, told in (
+        (tmp_path / "nowhere", "no file or folder"),
+        (above, f"there is something to show in {above / 'deep'}"),
+        (tmp_path / "note.txt", "is no JSON file"),
+        (tmp_path / "list.json", "expected a JSON object"),
+    ):
+        (tmp_path / "note.txt").write_text("x")
+        (tmp_path / "list.json").write_text("[]")
+        assert main(["report", str(place)]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["report", str(places["run"]), "--figures", str(tmp_path / "g")]) == 2
+    assert "nothing to draw" in capsys.readouterr().err
+    assert main(["report", str(places["suite"]), "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert main(["report", str(places["suite"]), "--figure", "x"]) == 2
+    assert "did you mean 'figures'" in capsys.readouterr().err
+
+
+def test_a_pipeline_tells_stages_times_products_and_what_is_open(places: dict[str, Path]) -> None:
+    page = Page(write_pipeline_report(places["pipeline"]).read_text())
+    for told in (
+        "6 of 7 finished", "Work 3.3 h", "Commit 0123456789ab", "cores 2", "exploit: under way.",
+        "accuracy 0.671, held out pairs 300", "accuracy 64.2% (61.0% to 67.0%)", "Loss of sft",
+        "train/MPO/seed-1 30 updates, the magnet moved 1 time", "sha256 77aa", "preference/pairwise",
+        "Win rates: judge preference", "Answers side by side",
+    ):  # fmt: skip
+        assert told in page.words, told
+
+
+def test_stages_stand_in_the_order_of_the_pipeline(places: dict[str, Path]) -> None:
+    folder = places["pipeline"]
+    assert [step.name for step in read_pipeline(folder).steps][:2] == ["sft", "preference/cost"]
+    steps: list[dict[str, object]] = [{"name": name} for name in ("preference/cost", "sft")]
+    steps.append({"name": "attack", "status": "failed", "reasons": ["the cost model cannot be read"]})
+    (folder / "pipeline.json").write_text(json.dumps({"steps": steps}))
+    read = read_pipeline(folder)
+    assert [step.name for step in read.steps][:3] == ["preference/cost", "sft", "attack"] and len(read.steps) == 8
+    page = Page(write_pipeline_report(folder).read_text())
+    assert "attack: failed (the cost model cannot be read)." in page.words
+    (folder / "pipeline.json").write_text('{"steps": [1]}')
+    with pytest.raises(DataError, match="expected an object with a name"):
+        read_pipeline(folder)
+
+
+def test_measurements_of_several_stages_are_one_suite(places: dict[str, Path]) -> None:
+    whole = example_suite()
+    parts = [
+        SuiteResult(policies=whole.policies, reference="SFT", judges=whole.judges, matchups=whole.matchups),
+        SuiteResult(
+            policies={"SFT": whole.policies["MPO-RT"], "new": whole.policies["SFT"]},
+            judges={"cost": "other", "safety": "cost:y"},
+            attacks=whole.attacks[:1],
+            notes=["a"],
+        ),
+    ]
+    joined = joined_suites(parts)
+    assert list(joined.policies) == [*whole.policies, "new"] and joined.policies["SFT"] == whole.policies["SFT"]
+    assert joined.judges == {**whole.judges, "safety": "cost:y"}
+    assert (joined.reference, len(joined.matchups), len(joined.attacks)) == ("SFT", len(whole.matchups), 1)
+    attacked = places["pipeline"] / "attack"
+    attacked.mkdir()
+    (attacked / "manifest.json").write_text('{"step": "attack", "finished": "2026-11-23T20"}')
+    write_suite(SuiteResult(policies=whole.policies, judges=whole.judges, attacks=whole.attacks), attacked)
+    (places["pipeline"] / "evaluate" / "suite.json").write_text(json.dumps(parts[0].to_dict()))
+    page = Page(write_pipeline_report(places["pipeline"]).read_text())
+    assert "Safety under attack" in page.words and "Win rates: judge preference" in page.words
+
+
+def test_a_damaged_manifest_is_named(places: dict[str, Path]) -> None:
+    path = places["pipeline"] / "sft" / "manifest.json"
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"sft/manifest\.json is not JSON"):
+        write_report(places["pipeline"])
+
+
+def test_a_page_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_text(tmp_path / "new" / "page.html", "before")
+
+    def fail(*args: object) -> None:
+        raise OSError("disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(DataError, match="disk is full"):
+        write_text(path, "after")
+    assert path.read_text() == "before" and [one.name for one in path.parent.iterdir()] == ["page.html"]
+
+
+def test_half_of_a_surrogate_pair_does_not_cost_the_page(tmp_path: Path) -> None:
+    assert write_text(tmp_path / "page.html", "a\ud800b").read_text() == "a?b"
+
+
+def test_the_page_is_made_of_the_file_alone(places: dict[str, Path], tmp_path: Path) -> None:
+    from magnetar.reports.suite_page import suite_page
+
+    assert write_suite_report(places["suite"]).read_text() == suite_page(read_suite(places["suite"]), "suite")
