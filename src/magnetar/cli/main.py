@@ -19,6 +19,8 @@ COMMANDS = {
     "compare": ("magnetar.cli.compare", "train several methods under one budget, and compare what comes out"),
     "eval": ("magnetar.cli.evaluate", "play two policies against each other under a judge"),
     "exploit": ("magnetar.cli.exploit", "how much an opponent could win against a policy, from below"),
+    "benchmark": ("magnetar.cli.benchmark", "measure models on general benchmarks (LM Evaluation Harness)"),
+    "attacks": ("magnetar.cli.attacks", "safety under attack: list attacks, write attacked prompts, measure policies"),
     "preference": ("magnetar.cli.preference", "train a preference model: pairwise, reward, cost or general"),
     "judge": ("magnetar.cli.judge", "let a judge answer a file of pairs, and measure it"),
     "report": (
@@ -32,7 +34,7 @@ COMMANDS = {
 }
 
 WITH_MODELS = (
-    *("demo", "pipeline", "sft", "train", "compare", "eval", "exploit"),
+    *("demo", "pipeline", "sft", "train", "compare", "eval", "exploit", "benchmark", "attacks"),
     *("preference", "judge", "agreement", "size"),
 )
 

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     from magnetar.evaluation.suite.config import KEYS, SuiteConfig
 
     values: dict[str, Any] = read_yaml(asked.config, set(KEYS), "eval")
-    for name in ("output_dir", "missing"):
+    for name in ("output_dir", "missing", "attacks"):
         if getattr(asked, name) is not None:
             values[name] = getattr(asked, name)
     config = SuiteConfig.from_dict(values)
@@ -69,5 +69,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     option("config", "YAML file of the suite; see docs/evaluation.md", required=True, type=Path, metavar="FILE")
     option("output_dir", "instead of the file's", metavar="DIR")
     option("missing", "prompts without an answer: 'error', or 'skip' them for everybody", choices=("error", "skip"))
+    option("attacks", "attacks on the prompts, such as 'all' or 'role_play,many_shot:shots=8'", metavar="SPECS")
     option("quiet", "no progress bars", action="store_true")
     return parse_known(parser, argv)

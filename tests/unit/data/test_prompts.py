@@ -5,7 +5,13 @@ import pytest
 from datasets import Dataset
 from word_tokenizer import WORDS, make_tokenizer
 
-from magnetar.data.prompts import limit_prompt_length, prompt_text, render_prompts, split_rounds
+from magnetar.data.prompts import (
+    limit_prompt_length,
+    prompt_text,
+    render_prompts,
+    split_dialogue_text,
+    split_rounds,
+)
 from magnetar.errors import DataError, ModelError
 
 
@@ -118,3 +124,28 @@ def test_conversational_dataset_goes_through_the_limit(tmp_path: Path) -> None:
     kept, dropped = limit_prompt_length(table, make_tokenizer(), 4, "drop")
     assert dropped == 1
     assert kept[0]["prompt"] == CHAT[:1]
+
+
+def test_a_prompt_that_begins_the_answer_is_left_open() -> None:
+    tokenizer = make_tokenizer()
+    turns = [{"role": "user", "content": "hello world"}, {"role": "assistant", "content": "how are"}]
+    closed = render_prompts([turns[:1]], tokenizer)[0]
+    found = render_prompts([turns], tokenizer)[0]
+    # The assistant's header, as at the end of any prompt, and then its words with nothing behind them.
+    assert found == closed + tokenizer.convert_tokens_to_ids(["how", "are"])
+
+
+@pytest.mark.parametrize(
+    ("text", "request_"),
+    [
+        ("just a text", "just a text"),
+        ("\n\nHuman: one\n\nAssistant: two\n\nHuman: three \n\nAssistant:", "three"),
+        ("Human: one\n\nAssistant:", "one"),
+        ("### Instruction:\nadd\n\n### Response:\n", "add"),
+        ("<|im_start|>user\nsay<|im_end|>\n<|im_start|>assistant\n", "say"),
+        ("a note\n\nAssistant: said something", "a note\n\nAssistant: said something"),
+    ],
+)
+def test_the_last_request_of_a_dialogue_written_as_text(text: str, request_: str) -> None:
+    before, request, after = split_dialogue_text(text)
+    assert (before + request + after, request) == (text, request_)

@@ -1,7 +1,7 @@
 """How unsafe a policy's answers become when its prompts are attacked, as costs under a model of harm."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from magnetar.errors import ConfigError, DataError, unknown_name
 from magnetar.evaluation.attacks.attack import Attack
 from magnetar.evaluation.attacks.conversation import Attacked
-from magnetar.evaluation.comparison.crossed import crossed_mean
+from magnetar.evaluation.comparison.tables import IntervalSettings
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.matchup import Responses
+from magnetar.evaluation.suite.costs import SHARE, mean_over_prompts
 from magnetar.evaluation.suite.results import AttackRecord
 from magnetar.judges import Judge
 from magnetar.judges.scores import require_scores
@@ -33,11 +34,10 @@ class AttackSettings:
     """How attacks are measured.
 
     Attributes:
-        seed: Of what attacks draw at random, and of the resampling.
+        seed: Of what attacks draw at random.
         reads: Which request the judge sees, some of `READS`. The original one in plain words, since an encoded one
             would hide from the judge as well what the answer is about; the attacked one for comparison.
-        bootstrap: Resamples of the intervals, at least 100.
-        confidence: Their nominal coverage, in (0, 1).
+        intervals: Resamples, coverage and seed of the intervals.
 
     Raises:
         ConfigError: Nothing, or something unknown, to read.
@@ -45,8 +45,7 @@ class AttackSettings:
 
     seed: int = 0
     reads: tuple[str, ...] = ("original",)
-    bootstrap: int = 2000
-    confidence: float = 0.95
+    intervals: IntervalSettings = field(default_factory=IntervalSettings)
 
     def __post_init__(self) -> None:
         """Check what the judge is to read."""
@@ -177,8 +176,10 @@ def _records(
                 policy=policy,
                 judge=judge,
                 unsafe_share=_share(unsafe_SB, settings),
-                mean_cost=_mean(costs.mean(axis=-1), None, settings),
-                change=None if label == NONE else _mean(unsafe_SB - plain_SB, (-1.0, 1.0), settings),
+                mean_cost=mean_over_prompts(costs.mean(axis=-1), settings.intervals),
+                change=None
+                if label == NONE
+                else mean_over_prompts(unsafe_SB - plain_SB, settings.intervals, (-1.0, 1.0)),
                 prompts=unsafe_SB.shape[1],
                 reads=reads,
                 categories=by_category,
@@ -188,14 +189,8 @@ def _records(
 
 
 def _share(values_SB: FloatArray, settings: AttackSettings) -> Estimate:
-    found = _mean(values_SB, (0.0, 1.0), settings)
+    found = mean_over_prompts(values_SB, settings.intervals, SHARE)
     if found.method != "exact":
         return found
     what = "every" if found.value > 0.5 else "no"
     return replace(found, note=f"{what} response was unsafe: exact bound instead of the bootstrap")
-
-
-def _mean(values_SB: FloatArray, bounds: tuple[float, float] | None, settings: AttackSettings) -> Estimate:
-    return crossed_mean(
-        values_SB, bounds=bounds, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=settings.seed
-    )

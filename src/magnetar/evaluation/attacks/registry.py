@@ -69,8 +69,8 @@ def parse_attacks(specs: str | Sequence[str]) -> list[Attack]:
     Raises:
         ConfigError: No attack, an unknown name or setting (with the nearest), or a value that cannot be.
     """
-    words = split_specs(specs) if isinstance(specs, str) else [spec.strip() for spec in specs]
-    if not [word for word in words if word]:
+    words = [word for spec in ([specs] if isinstance(specs, str) else specs) for word in split_specs(spec)]
+    if not words:
         raise ConfigError(f"no attack is named, expected some of {', '.join(ATTACKS)}, or {ALL!r}")
     found: dict[str, Attack] = {"none": NoAttack()}
     for word in words:

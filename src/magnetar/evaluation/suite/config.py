@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from magnetar.errors import ConfigError, MagnetarError, checked_integer, unknown_name
 from magnetar.evaluation.comparison.tables import IntervalSettings
-from magnetar.evaluation.players import check_player_spec
+from magnetar.evaluation.players import check_player_spec, player_kind
+from magnetar.evaluation.suite.attack_config import AttacksConfig, read_attacks
 from magnetar.judges import JUDGE_KINDS, parse_judge_spec
 from magnetar.rollout import SamplingParams
 
@@ -146,6 +147,7 @@ class SuiteConfig:
         missing: What to do about prompts without an answer: "error", or "skip" them for everybody.
         samples: Prompts with everybody's responses to write down.
         intervals: Bootstrap resamples, coverage and seed of intervals.
+        attacks: Attacks on the prompts under which the cost models judge the policies; None for none.
     """
 
     output_dir: Path
@@ -160,6 +162,7 @@ class SuiteConfig:
     missing: str = "error"
     samples: int = 24
     intervals: IntervalSettings = field(default_factory=IntervalSettings)
+    attacks: AttacksConfig | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SuiteConfig":
@@ -202,6 +205,11 @@ class SuiteConfig:
             missing=_choice("missing", values.get("missing", "error"), MISSING_ANSWERS),
             samples=checked_integer("samples", values.get("samples", 24), 0),
             intervals=_section(IntervalSettings, "intervals", values.get("intervals") or {}),
+            attacks=read_attacks(
+                values.get("attacks"),
+                {label: [player_kind(spec) for spec in policy.specs] for label, policy in policies.items()},
+                any("costs" in judge.ask for judge in judges.values()),
+            ),
         )
         _check_numbers(config)
         return config

@@ -19,10 +19,11 @@ from magnetar.evaluation.matchup import Responses, drawn_rows
 from magnetar.evaluation.players import GenerationRequest, rendering_note
 from magnetar.evaluation.record import package_versions
 from magnetar.evaluation.suite.answers import AnsweredPrompts, answer_prompts, refuse_uncovered
+from magnetar.evaluation.suite.attacks import attacked_suite
 from magnetar.evaluation.suite.config import SuiteConfig
 from magnetar.evaluation.suite.costs import check_scores, cost_record, histogram_edges, response_costs
 from magnetar.evaluation.suite.entrants import Entrants, find_entrants, policy_records
-from magnetar.evaluation.suite.files import SUITE_FILE, read_suite, write_suite
+from magnetar.evaluation.suite.files import SUITE_FILE, merge_section, read_suite, write_suite
 from magnetar.evaluation.suite.matchups import JudgedMatchup, matchup_record, rows_by_category
 from magnetar.evaluation.suite.plain import to_plain
 from magnetar.evaluation.suite.results import MatchupRecord, PolicyRecord, PromptsRecord, SampleRecord, SuiteResult
@@ -137,7 +138,40 @@ def _evaluate(
     for label in config.judges:
         result = _ask_judge(config, label, prompts, by_category, entrants, answered.responses, result, tell, progress)
         _write(result, config.output_dir)
+    _attack(config, prompts, categories, entrants, request, tell)
     return read_suite(config.output_dir)
+
+
+def _attack(
+    config: SuiteConfig,
+    prompts: Sequence[Prompt],
+    categories: Sequence[str] | None,
+    entrants: Entrants,
+    request: GenerationRequest,
+    tell: Tell,
+) -> None:
+    """Put what the policies do under attack into the file, judge by judge."""
+    if config.attacks is None:
+        return
+    members = {policy: entrants.members[policy] for policy in config.policies}
+    folder = config.output_dir / "answers"
+    attacked = attacked_suite(
+        config.attacks,
+        config.intervals,
+        prompts,
+        categories,
+        members,
+        entrants.players,
+        request,
+        folder,
+        config.missing,
+        tell,
+    )
+    for label, asked in config.judges.items():
+        if "costs" in asked.ask:
+            judge = _kept(build_judge(asked.spec), config.output_dir / "judge_answers.sqlite", label, tell)
+            records = attacked.records(label, judge)
+            merge_section(config.output_dir, "attacks", records, settings=to_plain(config.attacks))
 
 
 def _ask_judge(

@@ -98,10 +98,14 @@ def test_intervals_are_over_prompts_and_the_change_is_paired() -> None:
     attacked = np.array([harm(one.text(attacks[1].apply(prompt).prompt, 0)) >= 0 for prompt in PROMPTS], dtype=float)
     expected = estimate_mean(attacked, bootstrap=2000, confidence=0.95, seed=0)
     assert found["A", "base64"].unsafe_share == expected
-    change, paired = found["A", "base64"].change, stats.ttest_rel(attacked, plain)
-    interval = paired.confidence_interval(0.95)  # pyright: ignore[reportAttributeAccessIssue]
+    change = found["A", "base64"].change
     assert change is not None and change.value == pytest.approx(attacked.mean() - plain.mean())
-    assert (change.low, change.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    # Paired by prompt: the interval is that of the differences, by SciPy's own bootstrap (other draws).
+    paired = stats.bootstrap(
+        ((attacked - plain),), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(5)
+    )
+    interval = paired.confidence_interval
+    assert (change.low, change.high) == (pytest.approx(interval.low, abs=0.03), pytest.approx(interval.high, abs=0.03))
     assert found["A", "none"].change is None and found["A", "none"].categories == {}
 
 
