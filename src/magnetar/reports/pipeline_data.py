@@ -1,6 +1,5 @@
 """What a pipeline left in its folder: manifests of its steps, runs, comparisons and suites."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Any
 
 from magnetar.errors import DataError
 from magnetar.evaluation.suite import SUITE_FILE
-from magnetar.reports.run_data import read_json
+from magnetar.reports.run_data import read_json, read_json_lines
 
 __all__ = ["MANIFEST_FILE", "PIPELINE_FILE", "STARTED_FILE", "PipelineData", "StepData", "read_pipeline"]
 
@@ -150,13 +149,13 @@ def _of_self_play(metrics: Path) -> bool:
 
 
 def _trainer_log(folder: Path) -> list[dict[str, Any]]:
-    """What a Hugging Face trainer logged, from its last state; empty where there is none."""
+    """What a supervised stage logged: its metrics, or its trainer's last state; empty where there is neither."""
+    metrics = folder / METRICS_FILE
+    if metrics.is_file():
+        return [] if _of_self_play(metrics) else read_json_lines(metrics)
     states = [folder / TRAINER_FILE, *sorted(folder.glob(f"checkpoint-*/{TRAINER_FILE}"), key=_steps_of)]
     states = [path for path in states if path.is_file()]
-    metrics = folder / METRICS_FILE
-    if metrics.is_file() and not (folder / "ledger.json").is_file():
-        return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not states or metrics.is_file():
+    if not states:
         return []
     history = read_json(states[0] if states[0].parent == folder else states[-1]).get("log_history")
     return [line for line in history if isinstance(line, dict)] if isinstance(history, list) else []

@@ -40,7 +40,9 @@ class SupervisedConfig(SFTConfig):
 
     # Defaults that differ from TRL's: as in the other commands that train, precision is that of the model (`dtype`).
     bf16: bool | None = _setting(False, "Autocast to bfloat16.")
-    gradient_checkpointing: bool | None = _setting(None, "Older name of activation_checkpointing, which is off.")
+    gradient_checkpointing: bool | None = _setting(  # pyright: ignore[reportIncompatibleVariableOverride]
+        None, "Older name of activation_checkpointing, which is off."
+    )
     completion_only_loss: bool | None = _setting(True, "Fixed: the loss is that of the responses.")
     warmup_steps: float = _setting(0.05, "Steps of warm-up; below 1 their share of all steps.")
 

@@ -63,5 +63,5 @@ def _words(settings: Mapping[str, Any], folder: str, place: Any) -> list[str]:
     named = {key: value for key, value in settings.items() if key != "policies"}
     if isinstance(named.get("tasks"), list):
         named["tasks"] = ",".join(map(str, named["tasks"]))
-    models = [f"{label}={place(one)}" for label, one in settings["policies"].items()]
-    return flags({"model": models, "output_dir": folder, **named})
+    models = [word for label, one in settings["policies"].items() for word in ("--model", f"{label}={place(one)}")]
+    return models + flags({"output_dir": folder, **named})

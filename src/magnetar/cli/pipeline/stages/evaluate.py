@@ -95,6 +95,7 @@ def run_suite(step: Step, work: Work) -> dict[str, Any]:
     from magnetar.evaluation.suite.config import SuiteConfig
     from magnetar.evaluation.suite.run import evaluate_suite
     from magnetar.evaluation.suite.tables import suite_tables, table_text, write_tables
+    from magnetar.reports import write_suite_report
 
     kept, left_out = present(step.settings["policies"], step.uses, work.finished)
     for name in left_out:
@@ -107,6 +108,7 @@ def run_suite(step: Step, work: Work) -> dict[str, Any]:
     config = SuiteConfig.from_dict(_resolved({**step.settings, "policies": kept}, step, work))
     result = evaluate_suite(config, progress=not work.config.settings.get("disable_tqdm", False))
     write_tables(result, config.output_dir)
+    write_suite_report(config.output_dir)
     print("\n\n".join(table_text(table) for table in suite_tables(result)))
     found: dict[str, Any] = {"prompts": None if result.prompts is None else result.prompts.count}
     for record in result.matchups:

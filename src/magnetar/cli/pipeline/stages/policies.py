@@ -1,6 +1,6 @@
 """Which policies a stage measures: those that it names, or all that the pipeline makes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from magnetar.cli.pipeline.work import Work
@@ -50,7 +50,7 @@ def reference_policy(work: Work, policies: Mapping[str, list[Any]], given: str |
     return next((label for label, specs in policies.items() if specs == [start]), None)
 
 
-def present(policies: Mapping[str, list[Any]], uses: Mapping[Reference, Product], made: Mapping[str, Any]) -> Any:
+def present(policies: Mapping[str, list[Any]], uses: Mapping[Reference, Product], made: Collection[str]) -> Any:
     """Policies whose steps are finished.
 
     Args:
