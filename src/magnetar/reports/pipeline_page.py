@@ -99,8 +99,8 @@ def pipeline_page(data: PipelineData) -> str:
 def suite_groups(data: PipelineData) -> dict[str, SuiteResult]:
     """Suites of a pipeline by the name of their stage; those that go together are one.
 
-    Stages that measure something else of the same policies on the same prompts (attacks, exploitability, benchmarks) belong
-    to the suite before them. A suite on other prompts, or one that measured the same again, stands by itself.
+    Stages that measure something else of the same policies on the same prompts (attacks, exploitability, benchmarks)
+    belong to the suite before them. A suite on other prompts, or one that measured the same again, stands by itself.
 
     Args:
         data: What was found in the pipeline's folder.
