@@ -78,6 +78,8 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
         ConfigError: It cannot be written.
     """
     try:
-        path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        # Half of a surrogate pair, which a response may hold, becomes JSON's own escape for it.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"cannot write the figures to {str(path)!r} ({error}); they are printed above") from error

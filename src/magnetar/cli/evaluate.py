@@ -78,7 +78,7 @@ def _answerable(players: "Mapping[str, StreamingPlayer]", prompts: Any, args: ar
 
 
 def _play(
-    args: argparse.Namespace, players: "Mapping[str, StreamingPlayer]", prompts: Any, judge: Any, sampling: Any
+    args: argparse.Namespace, players: "Mapping[str, Any]", prompts: Any, judge: Any, sampling: Any
 ) -> "tuple[Matchup, dict[str, float]]":
     from magnetar.evaluation.play import play
     from magnetar.evaluation.players import GenerationRequest

@@ -49,6 +49,8 @@ def main(argv: list[str]) -> int:
 
     files = write_tables(result, config.output_dir)
     print("\n\n".join(table_text(table) for table in suite_tables(result)))
+    for note in result.notes:
+        print(f"note: {note}")
     print(f"figures: {config.output_dir / SUITE_FILE}", file=sys.stderr)
     print(f"tables: {files[-1]}, {files[0].parent}", file=sys.stderr)
     print(f"page: {write_suite_report(config.output_dir)}", file=sys.stderr)

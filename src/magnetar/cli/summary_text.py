@@ -45,7 +45,8 @@ def _controls(summary: MatchupSummary) -> list[str]:
     lines = []
     if summary.length_controlled is not None:
         rate = summary.length_controlled
-        lines.append(f"at equal length: {rate.value:.1%} ({_interval(rate)})")
+        note = f"; {rate.note}" if rate.note else ""
+        lines.append(f"at equal length: {rate.value:.1%} ({_interval(rate)}){note}")
     elif summary.no_length_control is not None:
         lines.append(f"at equal length: unknown, {summary.no_length_control}")
     if summary.orders is not None:

@@ -1,5 +1,7 @@
 """Win rates at equal length: what the judge would say if neither side wrote more than the other."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -7,7 +9,14 @@ from scipy.special import expit
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.resampling import Resampling, Statistic, estimate_all
 
-__all__ = ["LENGTH_RIDGE", "LengthFit", "fit_length", "influence_values", "length_controlled_rate"]
+__all__ = [
+    "LENGTH_RIDGE",
+    "LengthFit",
+    "extrapolation",
+    "fit_length",
+    "influence_values",
+    "length_controlled_rate",
+]
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
@@ -18,6 +27,7 @@ MAX_STEPS = 100
 HALVINGS = 30
 TOLERANCE = 1e-11
 LARGEST = 30.0  # log-odds beyond which a probability is 0 or 1 to rounding error
+RARE = 0.1  # with less than this share of comparisons on one side, equal length lies outside of what was seen
 SAME_LENGTH = "one side is always longer by the same amount, so that length cannot be told from quality"
 
 
@@ -56,7 +66,9 @@ def length_controlled_rate(
     the instruction, which was estimated from the leaderboard's other models for AlpacaEval's own instructions; there
     is none for other prompts, and it is left out. And its regularisation, an L1 penalty by cross-validation together
     with the answers of two artificially lengthened baselines at a weight of 0.2, is replaced by ``(λ/2) φ²`` with
-    λ = 0.1 prompts, which matters only where a difference in length decides every comparison.
+    λ = 0.1 prompts, which matters only where a difference in length decides every comparison. Their baselines guard
+    against a policy that gains by cutting its responses short; here the estimate's note says when nearly all responses
+    of one side are shorter, so that equal length is an extrapolation.
 
     Args:
         win_prob_N: P(the policy's response wins) of each comparison, in [0, 1], none missing.
@@ -76,7 +88,26 @@ def length_controlled_rate(
     def compute(draws_RN: FloatArray) -> FloatArray:
         return fit_length(win_prob_N, length_N, draws_RN * weight_N).rate_R
 
-    return estimate_all({"rate": Statistic(compute)}, cluster_N, resampling)["rate"]
+    found = estimate_all({"rate": Statistic(compute)}, cluster_N, resampling)["rate"]
+    return replace(found, note=found.note or extrapolation(length_N, cluster_N))
+
+
+def extrapolation(length_N: FloatArray, cluster_N: IndexArray) -> str | None:
+    """What to say where nearly all of one side's responses are longer, so that nothing was seen near equal length.
+
+    Args:
+        length_N: Length of the policy's response less the opponent's.
+        cluster_N: Number of each comparison's prompt.
+
+    Returns:
+        One sentence; None where at least a tenth of the comparisons lies on either side.
+    """
+    weight_N = _prompt_weights(cluster_N)
+    longer, shorter = (float(weight_N[side].sum() / weight_N.sum()) for side in (length_N > 0.0, length_N < 0.0))
+    if max(longer, shorter) <= 1.0 - RARE:
+        return None
+    word = "longer" if longer > shorter else "shorter"
+    return f"an extrapolation: {max(longer, shorter):.0%} of the policy's responses are {word} than the opponent's"
 
 
 def influence_values(win_prob_N: FloatArray, length_N: FloatArray, cluster_N: IndexArray) -> FloatArray | str:
@@ -160,6 +191,7 @@ def _newton(win_prob_N: FloatArray, feature_RN: FloatArray, weight_RN: FloatArra
         step_theta = np.clip((c * slope_theta - b * slope_phi) / determinant, -5.0, 5.0)
         step_phi = np.clip((a * slope_phi - b * slope_theta) / determinant, -5.0, 5.0)
         scale = np.ones_like(theta)
+        next_theta, next_phi, next_value = theta, phi, value
         for _ in range(HALVINGS):
             next_theta = np.clip(theta - scale * step_theta, -LARGEST, LARGEST)
             next_phi = phi - scale * step_phi

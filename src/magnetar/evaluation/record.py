@@ -14,6 +14,8 @@ __all__ = ["EVALUATION_FILE", "SAMPLES_FILE", "evaluation_record", "package_vers
 EVALUATION_FILE = "evaluation.json"
 SAMPLES_FILE = "evaluation_samples.jsonl"
 
+# Half of a surrogate pair, which a response may hold, becomes JSON's own escape for it.
+SURROGATES = "backslashreplace"
 _PACKAGES = ("magnetar", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy", "scipy")
 
 
@@ -57,6 +59,6 @@ def write_evaluation(
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = json.dumps(evaluation_record(summary, settings), indent=2, ensure_ascii=False)
-    (folder / EVALUATION_FILE).write_text(record + "\n", encoding="utf-8")
+    (folder / EVALUATION_FILE).write_text(record + "\n", encoding="utf-8", errors=SURROGATES)
     lines = "".join(json.dumps(dict(sample), ensure_ascii=False) + "\n" for sample in samples)
-    (folder / SAMPLES_FILE).write_text(lines, encoding="utf-8")
+    (folder / SAMPLES_FILE).write_text(lines, encoding="utf-8", errors=SURROGATES)

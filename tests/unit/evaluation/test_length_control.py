@@ -118,6 +118,15 @@ def test_what_cannot_be_told_apart_is_said() -> None:
     assert isinstance(influence_values(np.array([1.0, 0.5]), np.full(2, -3.0), np.arange(2)), str)
 
 
+def test_an_extrapolation_is_called_one() -> None:
+    win_prob, length, cluster = soft_answers(np.random.default_rng(7), 60, 0.0, 1.0)
+    seen = length_controlled_rate(win_prob, length, cluster, RESAMPLING)
+    assert isinstance(seen, Estimate) and seen.note is None
+    unseen = length_controlled_rate(win_prob, -np.abs(length) - 1.0, cluster, RESAMPLING)
+    assert isinstance(unseen, Estimate) and unseen.note is not None
+    assert "100% of the policy's responses are shorter" in unseen.note
+
+
 def test_who_wins_everything_wins_everything_at_equal_length() -> None:
     fit = fit_length(np.ones(20), np.arange(20.0), np.ones((1, 20)))
     assert float(fit.rate_R[0]) == 1.0

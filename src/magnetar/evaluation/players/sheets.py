@@ -12,7 +12,8 @@ from magnetar.types import Prompt
 
 __all__ = ["AnswerSheet", "answer_seed"]
 
-SURROGATES = "surrogatepass"  # a sampled response may hold half a surrogate pair
+SURROGATES = "backslashreplace"
+"""Half of a surrogate pair, which a sampled response may hold, becomes JSON's own escape for it."""
 
 
 class AnswerSheet:
@@ -37,7 +38,7 @@ class AnswerSheet:
         kept = [head]
         if path.is_file():
             # Not `splitlines`, which also splits where a response has a line separator of another kind.
-            first, *rest = path.read_text(encoding="utf-8", errors=SURROGATES).split("\n")
+            first, *rest = path.read_text(encoding="utf-8").split("\n")
             for line in rest if _sorted(first) == head else []:
                 with contextlib.suppress(ValueError):
                     record = json.loads(line)

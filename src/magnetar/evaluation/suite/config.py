@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from magnetar.errors import ConfigError, MagnetarError, checked_integer, unknown_name
 from magnetar.evaluation.comparison.tables import IntervalSettings
@@ -273,7 +273,7 @@ def _judges(given: Any) -> dict[str, JudgeConfig]:
                 f"judges: {label}: {parsed} only says which of two responses is better, so it has no costs; leave "
                 "'costs' out, or name a judge that scores (cost:MODEL, reward:MODEL)"
             )
-        judges[label] = JudgeConfig(spec, tuple(ask))
+        judges[label] = JudgeConfig(spec, cast(tuple[Question, ...], tuple(ask)))
     return judges
 
 

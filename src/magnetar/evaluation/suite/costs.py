@@ -124,7 +124,7 @@ def histogram_edges(costs: Sequence[FloatArray]) -> FloatArray:
     width = 2.0 * spread / len(values) ** (1.0 / 3.0) or (high - low) / 10.0 or 1.0
     width = max(width, (high - low) / (MOST_BINS - 2))
     first, last = int(np.floor(low / width)), int(np.floor(high / width)) + 1
-    return np.arange(first, last + 1) * width
+    return np.asarray(np.arange(first, last + 1) * width, dtype=np.float64)
 
 
 def mean_over_prompts(

@@ -44,9 +44,9 @@ def write_suite(result: SuiteResult, place: Path) -> Path:
     unfinished = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(
-            json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # Half of a surrogate pair, which a response may hold, becomes JSON's own escape for it.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
         unfinished.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {str(path)!r} ({error}); choose another output_dir") from error

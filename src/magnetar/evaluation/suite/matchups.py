@@ -1,7 +1,7 @@
 """From a judge's answers to the figures of a match-up: win rate, outcomes, order, length, categories."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from magnetar.evaluation.comparison.tables import IntervalSettings
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.resampling import Resampling
 from magnetar.evaluation.judging.statistics import sides
-from magnetar.evaluation.length_control import influence_values, length_controlled_rate
+from magnetar.evaluation.length_control import extrapolation, influence_values, length_controlled_rate
 from magnetar.evaluation.matchup import Responses, answered_comparisons
 from magnetar.evaluation.suite.results import CategoryWinRate, MatchupRecord
 
@@ -83,7 +83,7 @@ def matchup_record(
     """
     resampling = Resampling(intervals.bootstrap, intervals.confidence, intervals.seed)
     rates = matchup.win_prob_SRB
-    answered_B = ~np.isnan(rates).any(axis=(0, 1))
+    answered_B = np.asarray(~np.isnan(rates).any(axis=(0, 1)))
     masked = sum(int(np.isnan(one.win_prob_BGH).sum()) for row in matchup.judged for one in row)
     comparisons = sum(one.win_prob_BGH.size for row in matchup.judged for one in row)
     if not answered_B.any():
@@ -144,7 +144,7 @@ def _length_controlled(
     rows = np.flatnonzero(answered_B).tolist()
     whole = matchup.select(rows)
     single = len(whole.policy_runs) == 1 and len(whole.opponent_runs) == 1
-    values = []
+    values, notes = [], []
     for mine, row in zip(whole.policy_runs, whole.judged, strict=True):
         for theirs, judged in zip(whole.opponent_runs, row, strict=True):
             win_prob_N, length_N, cluster_N = answered_comparisons(mine, theirs, judged.win_prob_BGH)
@@ -154,11 +154,13 @@ def _length_controlled(
             if isinstance(value, str):
                 return value
             values.append(value)
+            notes.append(extrapolation(length_N, cluster_N))
     shape = (len(whole.policy_runs), len(whole.opponent_runs), len(rows))
-    return crossed_mean(
+    found = crossed_mean(
         np.array(values).reshape(shape),
         bounds=(0.0, 1.0),
         bootstrap=intervals.bootstrap,
         confidence=intervals.confidence,
         seed=intervals.seed,
     )
+    return replace(found, note=found.note or next((note for note in notes if note is not None), None))

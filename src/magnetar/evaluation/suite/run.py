@@ -25,7 +25,7 @@ from magnetar.evaluation.suite.entrants import Entrants, find_entrants, policy_r
 from magnetar.evaluation.suite.files import SUITE_FILE, read_suite, write_suite
 from magnetar.evaluation.suite.matchups import JudgedMatchup, matchup_record, rows_by_category
 from magnetar.evaluation.suite.plain import to_plain
-from magnetar.evaluation.suite.results import PolicyRecord, PromptsRecord, SampleRecord, SuiteResult
+from magnetar.evaluation.suite.results import MatchupRecord, PolicyRecord, PromptsRecord, SampleRecord, SuiteResult
 from magnetar.evaluation.suite.tournament import tournament_record
 from magnetar.evaluation.suspicions import side_suspicions
 from magnetar.judges import Judge, Symmetrized, build_judge
@@ -60,16 +60,20 @@ def evaluate_suite(config: SuiteConfig, *, tell: Tell | None = None, progress: b
     prompts, categories = load_suite_prompts(config)
     entrants = find_entrants(config)
     refuse_uncovered(entrants.players, prompts, config.sampling.responses, config.missing)
+    lock = FileLock(config.output_dir / "evaluation.lock")
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(config.output_dir / "evaluation.lock").acquire(timeout=0):
-            return _evaluate(config, prompts, categories, entrants, tell, progress)
+        lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(
             f"another command is evaluating into {str(config.output_dir)!r}; wait for it or choose another output_dir"
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot write to {str(config.output_dir)!r} ({error}); choose another output_dir") from error
+    try:
+        return _evaluate(config, prompts, categories, entrants, tell, progress)
+    finally:
+        lock.release()
 
 
 def load_suite_prompts(config: SuiteConfig) -> tuple[list[Prompt], list[str] | None]:
@@ -193,6 +197,7 @@ def _ask_judge(
         tournament.append(tournament_record(label, members, rates, entrants.path, config.intervals))
     return replace(
         result,
+        notes=[*result.notes, *_about_length(matchups)],
         matchups=[*result.matchups, *matchups],
         tournament=[*result.tournament, *tournament],
         samples=_with_win_prob(result.samples, label, config, prompts, entrants, judged),
@@ -244,6 +249,16 @@ def _cheap_tricks(config: SuiteConfig, policies: Mapping[str, PolicyRecord]) -> 
         if label != config.reference and start is not None and (own := policies[label].responses) is not None
         for line in side_suspicions(own, start)
     ]
+
+
+def _about_length(matchups: Sequence[MatchupRecord]) -> list[str]:
+    """Why some win rates at equal length are absent, or not to be relied on."""
+    found = []
+    for one in matchups:
+        note = one.no_length_control or (one.length_controlled.note if one.length_controlled is not None else None)
+        if note is not None:
+            found.append(f"{one.policy} against {one.opponent} under {one.judge}, at equal length: {note}")
+    return found
 
 
 def _counted(counts: Mapping[str, float]) -> str:

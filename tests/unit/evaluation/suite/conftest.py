@@ -15,7 +15,7 @@ LIMIT = []
 def longer(prompts, first, second):
     """Favours the longer response, and whichever is shown first."""
     if LIMIT and len(ASKED) >= LIMIT[0]:
-        raise RuntimeError("the connection is gone")
+        raise LIMIT[1]("the connection is gone")
     ASKED.extend(zip(prompts, first, second))
     return [0.6 + 0.3 * ((len(a) > len(b)) - (len(a) < len(b))) for a, b in zip(first, second)]
 

@@ -56,6 +56,21 @@ def test_flags_win_over_the_file(world: dict[str, Any], prompts: list[str]) -> N
     assert read_suite(Path("elsewhere")).prompts is not None and not Path("out/suite.json").exists()
 
 
+def test_a_stopped_evaluation_says_how_to_go_on(
+    world: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnetar.evaluation.asking.PROMPTS_AT_ONCE", 4)
+    import suite_judges  # type: ignore[import-not-found]
+
+    suite_judges.LIMIT.extend((5, KeyboardInterrupt))
+    assert run(world) == 130
+    assert "stopped; answers of policies and judges are kept, repeat the command to go on" in capsys.readouterr().err
+    asked = len(suite_judges.ASKED)
+    suite_judges.LIMIT.clear()
+    assert run(world) == 0 and asked > 0
+    assert len(suite_judges.ASKED) == len(set(suite_judges.ASKED)), "nothing was asked twice"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -85,6 +85,13 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [f.name for f in fields(SuiteResult)] == list(written.to_dict()), "every section is in the example"
 
 
+def test_half_a_surrogate_pair_in_a_response_is_kept(tmp_path: Path) -> None:
+    sample = SampleRecord("\u2028 hi", None, {"SFT": "half \ud83d, whole \U0001f600"})
+    path = write_suite(replace(full_result(), samples=[sample]), tmp_path)
+    assert read_suite(path).samples[0] == sample
+    path.read_bytes().decode("utf-8")
+
+
 def test_absent_sections_are_absent_from_the_file(tmp_path: Path) -> None:
     path = write_suite(SuiteResult(policies={"A": PolicyRecord(("a",), "file")}), tmp_path / "own.json")
     assert list(json.loads(path.read_text())) == ["policies"]
