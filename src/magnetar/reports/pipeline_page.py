@@ -1,12 +1,14 @@
 """The page of a pipeline: what came out, every stage with its time and figures, the training, and its provenance."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from magnetar.evaluation.comparison.results import ComparisonResult
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, read_suite
+from magnetar.evaluation.suite.results import SECTION_KEYS
 from magnetar.reports.comparison_files import read_comparison
 from magnetar.reports.comparison_page import comparison_verdict
 from magnetar.reports.drawing.bars import Measure, interval_bars
@@ -24,7 +26,7 @@ from magnetar.reports.suite_page import PAGE, suite_claim, suite_provenance, sui
 from magnetar.reports.svg import Series, compact, line_chart
 from magnetar.reports.text_files import write_text
 
-__all__ = ["joined_suites", "pipeline_page", "write_pipeline_report"]
+__all__ = ["pipeline_page", "suite_groups", "write_pipeline_report"]
 
 HOURS = Measure(
     "hours",
@@ -64,10 +66,14 @@ def pipeline_page(data: PipelineData) -> str:
     Returns:
         HTML with everything inline; sections without data are absent.
     """
-    suites = [read_suite(path) for path in data.suites]
+    suites = suite_groups(data)
     comparisons = [read_comparison(path) for path in data.comparisons]
-    suite = joined_suites(suites)
-    sections = suite_sections(suite)
+    sections = [
+        replace(section, title=_named(suites, stage, section.title))
+        for stage, one in suites.items()
+        for section in suite_sections(one)
+    ]
+    views = {stage: suite_view(one) for stage, one in suites.items()}
     sections += [section for one in comparisons for section in _comparison_sections(one)]
     return (
         page_environment()
@@ -75,47 +81,77 @@ def pipeline_page(data: PipelineData) -> str:
         .render(
             title=f"Pipeline {data.name}",
             facts=_facts(data),
-            claim=_claim(data, suite, comparisons),
+            claim=_claim(data, suites, comparisons),
             sections=[*sections, *_stage_sections(data)],
             runs=shown_runs(_runs(data)),
-            samples=suite_view(suite),
+            samples=[
+                replace(view, title=_named(suites, stage, view.title))
+                for stage, view in views.items()
+                if view is not None
+            ],
             settings={step.name: flat_settings(_inputs(step, "settings")) for step in data.steps},
-            versions=_last(data, "versions") or suite.versions,
-            provenance=[*suite_provenance(suite), *_provenance(data)],
+            versions=_last(data, "versions") or next((one.versions for one in suites.values()), {}),
+            provenance=[*(table for one in suites.values() for table in suite_provenance(one)), *_provenance(data)],
         )
     )
 
 
-def joined_suites(suites: Sequence[SuiteResult]) -> SuiteResult:
-    """What several stages measured of the same policies, as one suite; a name means what the first stage says.
+def suite_groups(data: PipelineData) -> dict[str, SuiteResult]:
+    """Suites of a pipeline by the name of their stage; those that go together are one.
+
+    Stages that measure something else of the same policies on the same prompts (attacks, exploitability, benchmarks)
+    belong to the suite before them. A suite on other prompts, or one that measured the same again, stands by itself.
 
     Args:
-        suites: In the order of the stages.
+        data: What was found in the pipeline's folder.
 
     Returns:
-        All records.
+        Suites, in the order of the stages.
     """
-    if not suites:
-        return SuiteResult()
-    joined = suites[0]
-    for one in suites[1:]:
-        joined = SuiteResult(
-            policies=_first(joined.policies, one.policies),
-            reference=joined.reference or one.reference,
-            judges=_first(joined.judges, one.judges),
-            prompts=joined.prompts or one.prompts,
-            matchups=(*joined.matchups, *one.matchups),
-            costs=(*joined.costs, *one.costs),
-            tournament=(*joined.tournament, *one.tournament),
-            attacks=(*joined.attacks, *one.attacks),
-            benchmarks=(*joined.benchmarks, *one.benchmarks),
-            exploitability=(*joined.exploitability, *one.exploitability),
-            samples=(*joined.samples, *one.samples),
-            notes=tuple(dict.fromkeys([*joined.notes, *one.notes])),
-            settings=_first(joined.settings, one.settings),
-            versions=_first(joined.versions, one.versions),
-        )
-    return joined
+    names = {step.folder: step.name for step in data.steps}
+    groups: dict[str, SuiteResult] = {}
+    for path in data.suites:
+        suite = read_suite(path)
+        home = next((name for name, known in groups.items() if _goes_with(known, suite)), None)
+        if home is not None:
+            groups[home] = _joined(groups[home], suite)
+        else:
+            groups[names.get(path.parent, path.parent.name)] = suite
+    return groups
+
+
+def _goes_with(known: SuiteResult, new: SuiteResult) -> bool:
+    """Whether names mean the same in both, prompts are the same, and nothing was measured in both."""
+    if known.prompts and new.prompts and known.prompts != new.prompts:
+        return False
+    if any(known.judges[name] != judge for name, judge in new.judges.items() if name in known.judges):
+        return False
+    if any(known.policies[name].spec != one.spec for name, one in new.policies.items() if name in known.policies):
+        return False
+    for section, keys in SECTION_KEYS.items():
+        found = [{str([getattr(one, key) for key in keys]) for one in getattr(part, section)} for part in (known, new)]
+        if found[0] & found[1]:
+            return False
+    return True
+
+
+def _joined(known: SuiteResult, new: SuiteResult) -> SuiteResult:
+    records = {name: (*getattr(known, name), *getattr(new, name)) for name in (*SECTION_KEYS, "samples")}
+    return SuiteResult(
+        policies=_first(known.policies, new.policies),
+        reference=known.reference or new.reference,
+        judges=_first(known.judges, new.judges),
+        prompts=known.prompts or new.prompts,
+        notes=tuple(dict.fromkeys([*known.notes, *new.notes])),
+        settings=_first(known.settings, new.settings),
+        versions=_first(known.versions, new.versions),
+        **records,
+    )
+
+
+def _named(suites: Mapping[str, SuiteResult], stage: str, title: str) -> str:
+    """A heading, with the stage where there are several suites."""
+    return f"{title} ({stage})" if len(suites) > 1 else title
 
 
 def _first(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,15 +159,22 @@ def _first(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, **{name: value for name, value in new.items() if name not in known}}
 
 
-def _claim(data: PipelineData, suite: SuiteResult, comparisons: Sequence[ComparisonResult]) -> Claim:
+def _claim(data: PipelineData, suites: Mapping[str, SuiteResult], comparisons: Sequence[ComparisonResult]) -> Claim:
     warnings = [
         f"{step.name}: {step.status}{f' ({step_words})' if (step_words := '; '.join(step.reasons)) else ''}."
         for step in data.steps
         if not step.finished
     ]
-    if suite.policies:
-        claim = suite_claim(suite)
-        return Claim(claim.label, claim.rate, claim.sentences, claim.muted, [*warnings, *claim.warnings])
+    claims = {stage: suite_claim(one) for stage, one in suites.items()}
+    if claims:
+        first = next((one for one in claims.values() if one.rate is not None), next(iter(claims.values())))
+        told = [
+            f"{stage}: {sentence}" if len(claims) > 1 else sentence
+            for stage, one in claims.items()
+            for sentence in one.sentences
+        ]
+        notes = dict.fromkeys(note for one in claims.values() for note in one.warnings)
+        return Claim(first.label, first.rate, told, first.muted, [*warnings, *notes])
     sentences = [comparison_verdict(one) for one in comparisons]
     return Claim(
         sentences=sentences or ["Nothing has been evaluated yet, so there is nothing to claim."], warnings=warnings

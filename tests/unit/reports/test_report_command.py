@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from magnetar.cli.main import main
 from magnetar.errors import DataError
 from magnetar.evaluation import MatchupSummary, evaluation_record, sample_records
-from magnetar.evaluation.suite import SuiteResult, read_suite, write_suite
+from magnetar.evaluation.suite import PromptsRecord, SuiteResult, read_suite, write_suite
 from magnetar.reports import write_pipeline_report, write_report, write_suite_report
 from magnetar.reports.comparison_files import write_comparison
+from magnetar.reports.figures import figure_names
 from magnetar.reports.folders import kind_of
 from magnetar.reports.pipeline_data import read_pipeline
-from magnetar.reports.pipeline_page import joined_suites
+from magnetar.reports.pipeline_page import suite_groups
 from magnetar.reports.text_files import write_text
 from unit.reports.conftest import fixture_matchup
 from unit.reports.example_pages import write_pipeline
@@ -121,28 +123,35 @@ def test_stages_stand_in_the_order_of_the_pipeline(places: dict[str, Path]) -> N
         read_pipeline(folder)
 
 
-def test_measurements_of_several_stages_are_one_suite(places: dict[str, Path]) -> None:
-    whole = example_suite()
-    parts = [
-        SuiteResult(policies=whole.policies, reference="SFT", judges=whole.judges, matchups=whole.matchups),
-        SuiteResult(
-            policies={"SFT": whole.policies["MPO-RT"], "new": whole.policies["SFT"]},
-            judges={"cost": "other", "safety": "cost:y"},
-            attacks=whole.attacks[:1],
-            notes=["a"],
-        ),
-    ]
-    joined = joined_suites(parts)
-    assert list(joined.policies) == [*whole.policies, "new"] and joined.policies["SFT"] == whole.policies["SFT"]
-    assert joined.judges == {**whole.judges, "safety": "cost:y"}
-    assert (joined.reference, len(joined.matchups), len(joined.attacks)) == ("SFT", len(whole.matchups), 1)
-    attacked = places["pipeline"] / "attack"
-    attacked.mkdir()
-    (attacked / "manifest.json").write_text('{"step": "attack", "finished": "2026-11-23T20"}')
-    write_suite(SuiteResult(policies=whole.policies, judges=whole.judges, attacks=whole.attacks), attacked)
-    (places["pipeline"] / "evaluate" / "suite.json").write_text(json.dumps(parts[0].to_dict()))
-    page = Page(write_pipeline_report(places["pipeline"]).read_text())
-    assert "Safety under attack" in page.words and "Win rates: judge preference" in page.words
+def add_stage(folder: Path, name: str, suite: SuiteResult, hour: int) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "manifest.json").write_text(json.dumps({"step": name, "finished": f"2026-11-23T{hour}"}))
+    (folder / name / "suite.json").write_text(json.dumps(suite.to_dict()))
+
+
+def test_stages_that_go_together_are_one_suite_and_others_stand_by_themselves(places: dict[str, Path]) -> None:
+    folder, whole = places["pipeline"], example_suite()
+    played = replace(whole, attacks=(), exploitability=(), benchmarks=())
+    (folder / "evaluate" / "suite.json").write_text(json.dumps(played.to_dict()))
+    attacked = SuiteResult(policies=whole.policies, judges=whole.judges, attacks=whole.attacks, notes=["attacked"])
+    add_stage(folder, "attack", attacked, 20)
+    joined = suite_groups(read_pipeline(folder))
+    assert list(joined) == ["evaluate"] and joined["evaluate"].attacks == tuple(whole.attacks)
+    assert joined["evaluate"].matchups == tuple(whole.matchups) and "attacked" in joined["evaluate"].notes
+    assert "Win rates: judge preference" in Page(write_pipeline_report(folder).read_text()).words
+
+    other = replace(played, prompts=PromptsRecord("other.jsonl", 9), samples=whole.samples[:3])
+    add_stage(folder, "evaluate/other", other, 21)
+    again = replace(attacked, judges={**whole.judges, "cost": "cost:another"})
+    add_stage(folder, "again", again, 22)
+    groups = suite_groups(read_pipeline(folder))
+    assert list(groups) == ["evaluate", "evaluate/other", "again"], "other prompts; a name that means something else"
+    words = Page(write_pipeline_report(folder).read_text()).words
+    for told in ("Win rates: judge gpt (evaluate/other)", "Safety under attack (again)", "evaluate: The judge “gpt”"):
+        assert told in words
+    assert "Answers side by side (evaluate)" in words and "Answers side by side (evaluate/other)" in words
+    names = figure_names(folder)
+    assert "evaluate-radar-gpt" in names and "evaluate-other-radar-gpt" in names and "again-attacks" in names
 
 
 def test_a_damaged_manifest_is_named(places: dict[str, Path]) -> None:

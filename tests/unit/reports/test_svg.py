@@ -91,6 +91,6 @@ def test_charts_of_any_length_are_valid_and_small(points: int) -> None:
 def test_words_are_escaped_and_readings_are_the_data() -> None:
     chart = line_chart('a "<b>', [1, 2], [Series("<s>", [0.123456, None])])
     root = ElementTree.fromstring(chart)
-    assert root.get("aria-label") == 'a "<b>'
+    assert root.get("aria-label") == 'a "<b>. <s>: first 0.123, last 0.123, between 0.123 and 0.123'
     data = json.loads(unescape(root.get("data-chart", "")))
     assert data["x"] == [1, 2] and data["y"] == [[0.12346, None]]

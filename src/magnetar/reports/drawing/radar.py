@@ -11,9 +11,9 @@ from magnetar.reports.svg import nice_ticks
 __all__ = ["MIN_AXES", "polygon_points", "radar"]
 
 MIN_AXES = 3  # fewer directions make no area
-CENTRE_X, CENTRE_Y, RADIUS = PHONE_WIDTH / 2, 136.0, 98.0
+CENTRE_X, CENTRE_Y, RADIUS = PHONE_WIDTH / 2, 136.0, 88.0
 HEIGHT, LINE = 276.0, 12.0
-LETTERS = 13
+LETTERS = 14
 DASHES = ("", "6 3", "2 2.5", "8 3 2 3")
 
 

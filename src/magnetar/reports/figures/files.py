@@ -13,7 +13,7 @@ from magnetar.reports.drawing.radar import MIN_AXES
 from magnetar.reports.figures import plots
 from magnetar.reports.folders import kind_of
 from magnetar.reports.pipeline_data import COMPARISON_FILE, read_pipeline
-from magnetar.reports.pipeline_page import joined_suites
+from magnetar.reports.pipeline_page import suite_groups
 from magnetar.reports.sections.attacks import attack_matrices
 from magnetar.reports.sections.costs import cost_histograms, cost_judges, cost_records
 from magnetar.reports.sections.exploitability import attacker_curves, strongest_attackers
@@ -70,14 +70,16 @@ def _plans(place: Path) -> Plans:
     plans: Plans = {}
     if kind == "pipeline":
         data = read_pipeline(place)
-        plans |= _suite_plans(joined_suites([read_suite(path) for path in data.suites]))
+        suites = suite_groups(data)
+        for stage, one in suites.items():
+            plans |= _prefixed(_suite_plans(one), stage if len(suites) > 1 else "")
         for path in data.comparisons:
-            plans |= _prefixed(_comparison_plans(read_comparison(path)), path)
+            plans |= _prefixed(_comparison_plans(read_comparison(path)), path.parent.name)
     return plans
 
 
-def _prefixed(plans: Plans, path: Path) -> Plans:
-    return {f"{_file_name(path.parent.name)}-{name}": draw for name, draw in plans.items()}
+def _prefixed(plans: Plans, name: str) -> Plans:
+    return {f"{_file_name(name)}-{key}" if name else key: draw for key, draw in plans.items()}
 
 
 def _suite_plans(result: SuiteResult) -> Plans:
