@@ -89,6 +89,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, **more: Any) -> LlamaConfig:
+    special: Any = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,
@@ -99,8 +100,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, **more: Any) -> LlamaConfig:
         max_position_embeddings=2048,
         initializer_range=0.3,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
         **more,
     )
 
