@@ -128,6 +128,44 @@ def test_each_role_of_sharded_weights_is_sent_to_an_engine(tmp_path: Path, kind:
     assert_like_one_process(tmp_path, kind, SENT)
 
 
+FAILING_ENGINE = """
+from tiny_runs import make_trainer, served
+from magnetar.errors import RolloutError
+
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+for failing, fields in settings.items():
+    backends = []
+    trainer = make_trainer(folder / failing, rollout_engine=served(backends), **fields)
+    move = trainer.after_optimizer_step
+
+    def after_step():
+        move()
+        if trainer.state.global_step == 1 and trainer.args.process_index == 1:
+            def fails(*args, **kwargs):  # before it has taken any of the weights that the other process gives parts of
+                raise RolloutError(f"{failing} failed")
+            setattr(backends[0], failing, fails)
+
+    trainer.after_optimizer_step = after_step
+    try:
+        trainer.train()
+    except RolloutError as error:
+        (folder / f"{failing}-{trainer.args.process_index}.txt").write_text(str(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [fsdp2, zero3])
+def test_an_engine_that_fails_on_one_process_stops_both(tmp_path: Path, kind: Kind) -> None:
+    variables, more = kind
+    settings = {failing: {"max_steps": 4} | more for failing in ("load", "sample", "facts")}
+    run_two_processes(tmp_path / "two", settings, FAILING_ENGINE, HERE, variables=variables)
+    for failing in settings:
+        for rank in range(2):
+            error = (tmp_path / "two" / f"{failing}-{rank}.txt").read_text()
+            assert error.startswith("update 2: ") and f"{failing} failed" in error
+        assert [path.name for path in complete_checkpoints(tmp_path / "two" / failing)] == ["checkpoint-1"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [fsdp2, zero3])
 def test_each_kind_of_run_is_the_same_with_sharded_weights(tmp_path: Path, kind: Kind) -> None:

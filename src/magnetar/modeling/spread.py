@@ -30,9 +30,9 @@ def own_share(tensor: Tensor) -> Tensor:
 def whole_value(tensor: Tensor) -> Tensor:
     """A weight as a whole; where it is spread, every process calls this for the same weights in the same order."""
     if isinstance(tensor, DTensor):
-        sharded = tensor.detach()
+        sharded = cast(DTensor, tensor.detach())
         if sharded.to_local().device.type != sharded.device_mesh.device_type:  # in main memory between passes
-            sharded = sharded.to(sharded.device_mesh.device_type)
+            sharded = cast(DTensor, sharded.to(sharded.device_mesh.device_type))
         return sharded.full_tensor()
     if not hasattr(tensor, "ds_tensor"):
         return tensor

@@ -1,5 +1,6 @@
 """The vLLM engine plays the policy it is asked for, and says clearly what it cannot do."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from magnetar.errors import ConfigError, MissingDependencyError, RolloutError
 from magnetar.modeling.roles import make_roles
 from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.rollout.vllm import ColocatedSettings, VllmEngine, logprobs_mode, server_command, vllm_engine
+from magnetar.rollout.vllm.colocated import _options
 from vllm_reference import PlainDecoder, ReferenceBackend
 
 PROMPTS = [[5, 6, 7, 8], [3, 4, 9]]
@@ -221,3 +223,19 @@ def test_a_colocated_engines_configuration_has_no_quantisation(tiny):
     plain = plain_config(model).to_dict()
     assert "quantization_config" not in plain and plain["architectures"] == ["LlamaForCausalLM"]
     assert model.config.quantization_config["load_in_4bit"]
+
+
+def test_blocks_of_the_cache_are_small_on_the_cpu_unless_told_otherwise(monkeypatch):
+    settings = ColocatedSettings(128, "float32")
+    for has_gpu, expected in ((False, {"block_size": 32}), (True, {})):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        given = _options(settings, "processed_logprobs")
+        assert {name: value for name, value in given.items() if name == "block_size"} == expected
+        assert _options(replace(settings, block_size=64), "processed_logprobs")["block_size"] == 64
+
+
+def test_a_process_without_prompts_takes_part_and_gets_nothing(tiny):
+    model = tiny("llama")
+    engine, backend = make(model)
+    drawn = engine.generate(model, [], 3, [])
+    assert drawn.truncated_BG.shape == (0, 3) and drawn.texts == [] and len(backend.sent) == 1
