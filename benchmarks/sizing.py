@@ -156,8 +156,10 @@ def fit(rank: int | None) -> list[float]:
     return [max(0.0, float(value)) for value in solution]
 
 
-def vocabulary_pass(vocabulary: int, hidden: int, chunk: int, exact: bool, frozen: bool) -> dict[str, float]:
-    """Peak memory of a training pass of a model that is little but its vocabulary.
+def vocabulary_pass(
+    vocabulary: int, hidden: int, chunk: int, *, exact: bool, frozen: bool, twice: bool
+) -> dict[str, float]:
+    """Peak memory of a training pass of a model that is little but its vocabulary, without weights and gradients.
 
     Args:
         vocabulary: Its tokens.
@@ -165,6 +167,7 @@ def vocabulary_pass(vocabulary: int, hidden: int, chunk: int, exact: bool, froze
         chunk: Logits at a time; 0 for all.
         exact: Whether whole distributions are compared with a frozen policy's.
         frozen: Whether the output layer does not learn.
+        twice: Whether gradients are there already, as in the second of several passes.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -180,10 +183,14 @@ def vocabulary_pass(vocabulary: int, hidden: int, chunk: int, exact: bool, froze
     model: Any = LlamaForCausalLM(config)
     model.get_output_embeddings().requires_grad_(not frozen)
     generator = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(0, vocabulary, (8,), generator=generator).tolist()]
-    responses = [
-        [torch.randint(0, vocabulary, (RESPONSE_TOKENS // 4,), generator=generator).tolist() for _ in range(4)]
-    ]
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(0, vocabulary, (count,), generator=generator).tolist()
+
+    prompts, responses = [tokens(8)], [[tokens(RESPONSE_TOKENS // 4) for _ in range(4)]]
+    for parameter in model.parameters():
+        if twice and parameter.requires_grad:
+            parameter.grad = torch.ones_like(parameter)
     settings: Any = {"temperature": 1.0, "layout": "packed", "pad_token_id": 0}
     if chunk:
         against = {}
@@ -222,8 +229,8 @@ def vocabulary_numbers(*, exact: bool, chunk: int = 0, frozen: bool = False) -> 
 
 def head_numbers() -> float:
     """Float32 numbers for each weight of an output layer that learns, over chunks, beside its gradient."""
-    large, small, hidden, chunk = 60_000, 20_000, 256, 2**19
-    settings = ("--chunk", str(chunk), "--hidden", str(hidden))
+    large, small, hidden, chunk = 40_000, 10_000, 256, 2**21
+    settings = ("--chunk", str(chunk), "--hidden", str(hidden), "--twice")
     peaks = [in_own_process("--vocabulary", str(v), *settings)["peak"] for v in (large, small)]
     return (peaks[0] - peaks[1]) / (4.0 * hidden * (large - small))
 
@@ -342,7 +349,7 @@ def check(runs: Sequence[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("measure", "check", "page", "nothing", "exact", "frozen"):
+    for name in ("measure", "check", "page", "nothing", "exact", "frozen", "twice"):
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--vocabulary", type=int)
     parser.add_argument("--hidden", type=int, default=16)
@@ -355,7 +362,8 @@ def main() -> None:
 
         print(json.dumps({"peak": peak_bytes()}))
     elif args.vocabulary is not None:
-        print(json.dumps(vocabulary_pass(args.vocabulary, args.hidden, args.chunk, args.exact, args.frozen)))
+        kind = {"exact": args.exact, "frozen": args.frozen, "twice": args.twice}
+        print(json.dumps(vocabulary_pass(args.vocabulary, args.hidden, args.chunk, **kind)))
     elif args.run is not None:
         print(json.dumps(real_run(args.run)))
     if args.measure:

@@ -45,6 +45,24 @@ for name, fields in settings.items():
         again.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{halfway}"))
         assert_identical(tensors, whole_snapshot(again))
 """
+PRECISE = """
+import torch
+from tiny_runs import make_trainer
+
+folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+trainer = make_trainer(folder / "run", **settings)
+trainer.train()
+prompts, responses = [[1, 2], [3]], [[[3, 1], [1, 0]], [[2, 2, 0], [4]]]
+with torch.no_grad(), trainer.roles.use("current") as model, trainer.accelerator.autocast():
+    logp = trainer.passes.run(model, prompts, responses).logp_BGT
+critic = trainer.critic.critic
+with torch.no_grad(), critic.sharding.passes((critic.model,), gather=False), trainer.accelerator.autocast():
+    values = trainer.passes.values(critic, prompts, responses)
+for given in (logp, values):
+    assert given.dtype == torch.float32 and given.any()
+    assert not torch.equal(given, given.bfloat16().float()), "three digits are not enough"
+assert {p.dtype for p in trainer.roles.current.parameters()} == {torch.float32}
+"""
 # SGD: Adam divides rounding noise by itself where a gradient vanishes, and would hide nothing else.
 SGD = {"optim": "sgd", "learning_rate": 0.5}
 LORA = SGD | {"with_lora": True, "gradient_accumulation_steps": 2, "max_steps": 3, "magnet_every": 1}
@@ -177,6 +195,12 @@ def test_each_kind_of_run_is_the_same_with_sharded_weights(tmp_path: Path, kind:
     settings["slow magnet"] = FULL | SLOW_MAGNET | {"max_steps": 4}
     settings["rounds"] = SGD | {"num_rounds": 2, "max_steps": 4, "with_lora": True}
     assert_like_one_process(tmp_path, kind, settings)
+
+
+@pytest.mark.slow
+def test_in_mixed_precision_log_probabilities_and_values_are_not_rounded(tmp_path: Path) -> None:
+    settings = {"method": "ppo", "bf16": True, "max_steps": 1, "critic_learning_rate": 0.1}
+    run_two_processes(tmp_path, settings, PRECISE, HERE, variables=FSDP2)
 
 
 @pytest.mark.slow

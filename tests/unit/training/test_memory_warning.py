@@ -81,8 +81,9 @@ def test_settings_reach_the_prediction(tmp_path: Path) -> None:
     assert predicted(activation_checkpointing=True).checkpointing and not predicted().checkpointing
     assert predicted().frozen_roles == 2 and predicted(frozen_roles_on_cpu=True).frozen_roles == 1
     assert predicted(method="ppo").critic and not predicted().critic
-    assert predicted().exact_kl == 1 and predicted(inner_epochs=2).exact_kl == 2
-    assert predicted(kl_estimator="k2").exact_kl == 0
+    exact: dict[str, Any] = {"kl_estimator": "exact"}
+    assert predicted(**exact).exact_kl == 1 and predicted(**exact, inner_epochs=2).exact_kl == 2
+    assert predicted().exact_kl == 0
     assert predicted(max_responses_per_pass=8).responses_at_once == 8
 
 
