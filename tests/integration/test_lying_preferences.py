@@ -35,6 +35,7 @@ def test_a_judge_learns_the_reverse_from_pairs_that_are_all_flipped(place: Path,
     assert "poisoning" not in facts(tmp_path / "honest") and "flip_share" not in facts(tmp_path / "honest")
 
 
+@pytest.mark.slow
 def test_a_trigger_is_in_training_prompts_alone(
     place: Path,  # noqa: F811
     tmp_path: Path,

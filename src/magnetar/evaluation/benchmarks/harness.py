@@ -120,9 +120,9 @@ def run_benchmarks(
     if isinstance(model, PeftModel):
         model = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     with _quiet():
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
+        from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports] - an extra
+        from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
+        from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
 
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)
         found = simple_evaluate(
@@ -183,7 +183,7 @@ def _manager(include_path: str | None, defaults: bool) -> Any:
             f"general benchmarks need the LM Evaluation Harness, which is not installed; {FIX}"
         )
     with _quiet():
-        from lm_eval.tasks import TaskManager
+        from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
 
         return TaskManager(include_path=include_path, include_defaults=defaults)
 

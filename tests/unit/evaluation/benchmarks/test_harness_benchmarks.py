@@ -107,7 +107,7 @@ class TestOnTheHarness:
     def _installed(self) -> None:
         pytest.importorskip("lm_eval", reason="the LM Evaluation Harness is not installed (extra `benchmarks`)")
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(2))
     def test_accuracy_is_that_of_the_models_own_probabilities(self, tasks: Path, seed: int) -> None:
         (record,) = measured(tiny_model(seed), tasks, "words_chosen")
         expected = accuracy(tiny_model(seed))
@@ -128,6 +128,7 @@ class TestOnTheHarness:
         (record,) = measured(model, tasks, "words_continued")
         assert record.metric == "exact_match" and record.value == pytest.approx(right / len(ITEMS))
 
+    @pytest.mark.slow
     def test_groups_patterns_and_files_name_tasks(self, tasks: Path) -> None:
         of_group = measured(tiny_model(), tasks, "words")
         assert {record.task for record in of_group} == {"words", "words_chosen", "words_again"}
@@ -140,6 +141,7 @@ class TestOnTheHarness:
         (record,) = measured(tiny_model(), tasks, str(tasks / "words_chosen.yaml"))
         assert record.value == of_group[0].value
 
+    @pytest.mark.slow
     def test_a_limit_and_its_record(self, tasks: Path) -> None:
         (record,) = measured(tiny_model(), tasks, "words_chosen", limit=2)
         assert record.samples == 2 and record.settings["limit"] == 2
