@@ -61,7 +61,7 @@ CONFIG: dict[str, Any] = {
         "seeds": [0],
         "settings": {
             **{"learning_rate": "1e-2", "per_device_train_batch_size": 2, "num_generations": 4},
-            **{"max_completion_length": 3, "sample_steps": 0, "save_steps": 1},
+            **{"max_completion_length": 3, "sample_steps": 0, "save_steps": 2},
         },
         "methods": {
             "MPO": {"method": "mpo", "num_rounds": 2, "magnet_schedule": "round"},

@@ -95,6 +95,7 @@ def test_a_changed_setting_is_planned_with_its_reason(
     assert set(manifests(place / "out")) == set(STEPS)  # nothing was touched
 
 
+@pytest.mark.slow
 def test_a_changed_input_runs_again_exactly_what_depends_on_it(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = products(place / "out")
     write_config(place / "p.yaml", {"sft.learning_rate": 0.003})
@@ -135,7 +136,7 @@ def test_changed_data_is_noticed_by_its_bytes(place: Path, capfd: pytest.Capture
     assert "the content of pairs.jsonl changed" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("how", ["changed", "removed"])
+@pytest.mark.parametrize("how", ["changed", pytest.param("removed", marks=pytest.mark.slow)])
 def test_a_tampered_output_is_noticed_and_made_again(how: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = products(place / "out")
     weights = place / "out" / "preference" / "judge" / "model.safetensors"

@@ -55,7 +55,9 @@ def test_the_loss_is_that_of_the_preferred_responses_alone(place: Path, tmp_path
     assert metrics(tmp_path / "out")[0]["loss"] == pytest.approx(total / tokens, rel=1e-4)
 
 
-@pytest.mark.parametrize("flags", [LORA, []], ids=["LoRA", "all weights"])
+@pytest.mark.parametrize(
+    "flags", [pytest.param(LORA, id="LoRA"), pytest.param([], id="all weights", marks=pytest.mark.slow)]
+)
 def test_it_learns_resumes_exactly_and_gives_a_model_to_train(flags: list[str], place: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert sft(whole, *flags, "--num_train_epochs", "3") == 0

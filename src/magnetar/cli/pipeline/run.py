@@ -39,6 +39,7 @@ __all__ = ["only_pipeline", "run_steps"]
 OVERVIEW_FILE = "pipeline.json"
 LOCK_FILE = ".pipeline.lock"
 EARLIER = "earlier"
+TRAINS = ("sft", "preference", "train")
 
 
 @contextmanager
@@ -166,7 +167,8 @@ def _run_one(
         write_started(step.folder, inputs, spent + (time.monotonic() - clock) / 3600)
         raise
     finally:
-        free_memory()
+        if step.stage in TRAINS:  # evaluations give back what they load
+            free_memory()
     if not work.config.keep_checkpoints:
         for folder in step.folder.glob("checkpoint-*"):
             shutil.rmtree(folder, ignore_errors=True)
