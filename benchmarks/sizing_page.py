@@ -352,7 +352,8 @@ is faster, not as a promise.
 
 ## Checked against real runs
 
-The embedded SmolLM2-135M on the CPU in float32, `mpo`, two updates each; peak memory of the whole process. The C
+The embedded SmolLM2-135M on the CPU, weights in float32, `mpo`, two updates each; peak memory of the whole process. The
+formula counts every kept number in the precision of passes, which mixed precision does not keep to. The C
 library is told to give memory back at once (`MALLOC_MMAP_THRESHOLD_`): its heap otherwise keeps gaps between the many
 small tensors of adapters.
 

@@ -140,7 +140,7 @@ def _of_run(path: Path, known: dict[str, Any]) -> dict[str, Any]:
     run = {name: e.default for name, e in entries.items() if name in known and e.default is not MISSING} | given
     run["method"] = PUBLISHED_NAMES.get(str(run["method"]), run["method"])
     if run["method"] not in _trainable():
-        raise ConfigError(unknown_name("method", run["method"], _trainable()))
+        raise ConfigError(unknown_name("method", str(run["method"]), _trainable()))
     run["model"] = given.get("model") or given.get("model_name_or_path")
     run["dtype"] = given.get("dtype") or "float32"
     run["lora_r"] = run["lora_r"] if given.get("use_peft") else 0
