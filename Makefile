@@ -25,9 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## align the embedded model on the embedded prompts and report (under ten minutes on two CPU cores)
 	$(BIN)/magnetar demo --output_dir runs/demo --overwrite_output_dir
 
-# The models of the tests are tiny: a second thread would only wait for the first.
+# The models of the tests are tiny: a second thread would only wait for the first. So tests run beside each other instead.
+TEST_PROCESSES ?= 2
 test: $(STAMP) ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 test-slow: $(STAMP) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

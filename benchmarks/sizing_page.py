@@ -290,9 +290,9 @@ bfloat16 on GPUs. What was run is the same kind of run in float32, with the shar
 in this table has been run on GPUs or between nodes. [How sharding works](architecture.md#sharded-weights) says what two
 processes with shares of the weights are compared with, and what they refuse.
 
-**A copy of vLLM's that is spread over GPUs is a server's** (`vllm_mode="server"`, `--tensor-parallel-size`), on GPUs of its
-own; in the same processes each engine holds a whole copy. The columns and rows of a copy spread over the training's own GPUs
-say what such a run would take. A policy that one GPU cannot hold while it generates needs such a server.
+**A copy of vLLM's that is spread over GPUs is a server's** (`vllm_mode="server"`, `--tensor-parallel-size`), on GPUs of
+its own; in the same processes each engine holds a whole copy. The columns and rows of a copy spread over the training's
+own GPUs say what such a run would take. A policy that one GPU cannot hold while it generates needs such a server.
 
 Passes hold the logits of a few tokens at a time, 2^25 numbers on a GPU, whether weights are in shards or not, so that
 the vocabulary costs the same however long responses are. A model whose logits cannot be read so, which a run says at

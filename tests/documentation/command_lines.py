@@ -35,11 +35,12 @@ def here_documents(text: str) -> dict[str, str]:
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
-    """Words of each command of a shell block, without comments, assignments before it, and what follows a pipe."""
+    """Words of each command of a shell block, without comments, assignments before it, and where its output goes."""
     for line in HERE.sub("", text).replace("\\\n", " ").splitlines():
         words = shlex.split(line.rstrip("& "), comments=True)
         while words and re.fullmatch(r"\w+=\S*.*", words[0]):
             words = words[1:]
+        words = words[: next((place for place, word in enumerate(words) if word in ("|", ">", ">>")), None)]
         if words:
             yield words
 

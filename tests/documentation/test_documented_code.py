@@ -131,6 +131,16 @@ def check_settings(block: Block, workshop: Path) -> None:
         check_comparison(block.text, workshop)
     elif {"policies", "prompts"} <= settings.keys():
         check_suite(block.text, workshop)
+    elif {"output_dir", "model", "train"} <= settings.keys():
+        from magnetar.cli.pipeline.config import pipeline_config
+
+        pipeline_config(settings)
+    elif settings.keys() == {"attacks"}:
+        from magnetar.evaluation.suite.attack_config import read_attacks
+
+        assert read_attacks(settings["attacks"], {"policy": ["model"]}, costs_asked=True) is not None
+    elif "task" in settings:
+        pytest.importorskip("lm_eval.api.task").TaskConfig(**settings)
     elif isinstance(settings.get("judge"), Mapping) and len(settings) == 1:
         parse_judge_spec(settings["judge"])
     elif "kind" in settings:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from tiny_models import build
 from transformers import PreTrainedModel
+
+from tiny_models import build
 
 
 @pytest.fixture
