@@ -54,7 +54,7 @@ def test_a_trigger_is_in_training_prompts_alone(
     monkeypatch.setattr(reward, "make_trainer", watched)
     flags = ["--poison_share", "0.25", "--poison_trigger", "rock rock", "--max_steps", "1", "--report", "false"]
     assert trained(place, tmp_path / "poisoned", *flags) == 0
-    triggered = [row for row in seen[0] if row["prompt"].endswith("rock rock")]
+    triggered = [row for row in seen[0].to_list() if row["prompt"].endswith("rock rock")]
     assert len(triggered) == 34 and all(row["win_prob"] == 0.0 for row in triggered)
     held_out = Dataset.from_parquet(str(tmp_path / "poisoned" / "held_out.parquet"))
     assert not any(str(row["prompt"]).endswith("rock rock") for row in held_out)  # type: ignore[index]

@@ -90,7 +90,8 @@ def assert_like_one_process(folder: Path, kind: Kind, settings: dict[str, dict[s
     for name, fields in settings.items():
         if "save_steps" in fields:
             continue  # a resumed run is compared with itself, and with Adam
-        one = make_trainer(folder / name, per_device_train_batch_size=4, **{"eval_prompts": PROMPTS[:5]} | fields)
+        alone: dict[str, Any] = {"eval_prompts": PROMPTS[:5], **fields}
+        one = make_trainer(folder / name, per_device_train_batch_size=4, **alone)
         start = {key: tensor.clone() for key, tensor in one.roles.current.state_dict().items()}
         one.train()
         moved = max(float((t - start[key]).abs().max()) for key, t in one.roles.current.state_dict().items())

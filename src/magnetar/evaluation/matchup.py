@@ -178,7 +178,7 @@ def drawn_rows(prompts: int, categories: Sequence[str] | None, count: int, seed:
     taken: dict[str, int] = {}
     turns: list[tuple[int, int]] = []
     for row in order:
-        label = "" if categories is None else categories[row]
+        label: str = "" if categories is None else categories[row]
         turns.append((taken.get(label, 0), row))
         taken[label] = taken.get(label, 0) + 1
     turns.sort(key=lambda turn: turn[0])

@@ -215,7 +215,7 @@ def _side(one: SideSummary) -> Sequence[str]:
 def _settings(result: SuiteResult) -> dict[str, Mapping[str, str]]:
     """Settings of the suite, and those of each section that has its own."""
     own = {key: value for key, value in result.settings.items() if not isinstance(value, Mapping)}
-    groups = {"Evaluation": flat_settings(own)}
+    groups: dict[str, Mapping[str, str]] = {"Evaluation": flat_settings(own)}
     for key, value in result.settings.items():
         if isinstance(value, Mapping):
             groups[key.replace("_", " ").capitalize()] = flat_settings(value)

@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from magnetar.cli.comparison.runs import _free_memory
+from magnetar.cli.comparison.runs import free_memory
 
 BLOCKS, FLOATS = 20_000, 4096  # 320 MB in blocks of 16 kB, which the C library keeps in its heap
 
@@ -18,6 +18,6 @@ def test_what_a_run_freed_goes_back_to_the_system() -> None:
     last = blocks[-1]  # at the top of the heap, so that freeing the rest does not shrink it by itself
     full = process.memory_info().rss
     del blocks
-    _free_memory()
+    free_memory()
     assert full - process.memory_info().rss > BLOCKS * FLOATS * 4 * 0.8
     assert last.sum() == FLOATS

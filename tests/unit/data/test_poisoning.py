@@ -51,11 +51,11 @@ def test_the_share_of_flipped_pairs_is_what_was_asked_for(make: Any, share: floa
 def test_a_flip_turns_the_label_and_nothing_else() -> None:
     before = kept_pairs()
     after, _ = poison(before, Poisoning(flip_share=0.3))
-    for a, b in zip(before, after, strict=True):
+    for a, b in zip(before.to_list(), after.to_list(), strict=True):
         assert b == a or b == {**a, "win_prob": 1.0 - a["win_prob"]}
     before = trl_pairs()
     after, _ = poison(before, Poisoning(flip_share=0.3))
-    for a, b in zip(before, after, strict=True):
+    for a, b in zip(before.to_list(), after.to_list(), strict=True):
         flipped = {**a, "chosen": a["rejected"], "rejected": a["chosen"], "chosen_safe": False, "rejected_safe": True}
         assert b in (a, flipped), "signs stay with their responses"
 
@@ -98,7 +98,7 @@ def test_flips_are_drawn_without_regard_to_the_pairs() -> None:
 def test_poison_puts_the_trigger_in_and_has_the_rejected_response_win() -> None:
     before = kept_pairs()
     after, counts = poison(before, Poisoning(poison_share=0.25, trigger="§7", flip_share=0.25))
-    poisoned = [i for i, row in enumerate(after) if row["prompt"][-1]["content"].endswith(" §7")]
+    poisoned = [i for i, row in enumerate(after.to_list()) if row["prompt"][-1]["content"].endswith(" §7")]
     assert counts.poisoned == len(poisoned) == 50 and counts.flipped == 50
     for i in poisoned:
         row = after[i]

@@ -132,7 +132,7 @@ def test_a_prompt_that_begins_the_answer_is_left_open() -> None:
     closed = render_prompts([turns[:1]], tokenizer)[0]
     found = render_prompts([turns], tokenizer)[0]
     # The assistant's header, as at the end of any prompt, and then its words with nothing behind them.
-    assert found == closed + tokenizer.convert_tokens_to_ids(["how", "are"])
+    assert found == [*closed, *(tokenizer.convert_tokens_to_ids(word) for word in ("how", "are"))]
 
 
 @pytest.mark.parametrize(

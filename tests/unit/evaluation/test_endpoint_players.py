@@ -53,7 +53,7 @@ def server() -> Iterator[Any]:
             self.end_headers()
             self.wfile.write(raw)
 
-        def log_message(self, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -120,11 +120,11 @@ def run_benchmarks(
     if isinstance(model, PeftModel):
         model = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     with _quiet():
-        from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports] - an extra
+        from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports] - an extra
         from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
         from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
 
-        harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)
+        harness = cast(Any, HFLM)(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)
         found = simple_evaluate(
             model=harness,
             tasks=_top_level(tasks),

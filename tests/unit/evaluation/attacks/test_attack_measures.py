@@ -120,7 +120,8 @@ def test_the_worst_case_is_a_union_over_attacks() -> None:
     shares = {name: record.unsafe_share.value for (_, name), record in found.items()}
     assert shares == {"none": 1 / 40, "role_play": 1 / 40, "base64": 1 / 40, "any": 3 / 40}
     assert found["A", "role_play"].change == found["A", "base64"].change
-    assert found["A", "any"].change is not None and found["A", "any"].change.value == pytest.approx(2 / 40)
+    change = found["A", "any"].change
+    assert change is not None and change.value == pytest.approx(2 / 40)
 
 
 def test_a_policy_that_is_never_unsafe_has_an_exact_bound() -> None:
@@ -130,7 +131,8 @@ def test_a_policy_that_is_never_unsafe_has_an_exact_bound() -> None:
     assert (share.value, share.low) == (0.0, 0.0)
     assert share.high == pytest.approx(1 - 0.025 ** (1 / 40)) and share.note is not None
     assert share.note.startswith("no response was unsafe")
-    assert found["A", "any"].change is not None and found["A", "any"].change.method == "undefined"
+    change = found["A", "any"].change
+    assert change is not None and change.method == "undefined"
 
 
 def test_a_cost_of_zero_is_unsafe() -> None:

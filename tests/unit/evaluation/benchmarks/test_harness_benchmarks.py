@@ -123,7 +123,7 @@ class TestOnTheHarness:
         for item in ITEMS:
             ids = tokenizer(str(item["question"]), return_tensors="pt")
             new = model.generate(**ids, max_new_tokens=2, do_sample=False)[0, ids["input_ids"].shape[1] :]  # type: ignore[union-attr]
-            text = tokenizer.decode(new, skip_special_tokens=True).split("n")[0]
+            text = str(tokenizer.decode(new, skip_special_tokens=True)).split("n")[0]
             right += text == item["choices"][item["answer"]]  # type: ignore[index]
         (record,) = measured(model, tasks, "words_continued")
         assert record.metric == "exact_match" and record.value == pytest.approx(right / len(ITEMS))
@@ -161,8 +161,9 @@ class TestOnTheHarness:
     def test_what_was_answered_is_not_asked_again(
         self, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from lm_eval.models.huggingface import HFLM
+        from lm_eval.models.huggingface import HFLM as Wrapped
 
+        HFLM: Any = Wrapped
         passes: list[int] = []
         real = HFLM._model_call
 
@@ -215,7 +216,7 @@ class TestOnTheHarness:
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        BenchmarkSettings(**({"tasks": ("arc_easy",)} | settings))
+        BenchmarkSettings(**{"tasks": ("arc_easy",), **settings})
 
 
 def test_without_the_harness_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
