@@ -174,11 +174,11 @@ def drawn_rows(prompts: int, categories: Sequence[str] | None, count: int, seed:
     Returns:
         Rows.
     """
-    order = np.random.default_rng(seed).permutation(prompts).tolist()
+    order: list[int] = np.random.default_rng(seed).permutation(prompts).tolist()
     taken: dict[str, int] = {}
     turns: list[tuple[int, int]] = []
     for row in order:
-        label: str = "" if categories is None else categories[row]
+        label = "" if categories is None else categories[row]
         turns.append((taken.get(label, 0), row))
         taken[label] = taken.get(label, 0) + 1
     turns.sort(key=lambda turn: turn[0])

@@ -48,7 +48,9 @@ def nash_average(
     rng = np.random.default_rng(seed)
     times = np.zeros(len(labels))
     for _ in range(GAME_RESAMPLES):
-        draw: list[Sequence[str]] = [[names[at] for at in rng.integers(0, len(names), len(names))] for names in members.values()]
+        draw: list[Sequence[str]] = [
+            [names[int(at)] for at in rng.integers(0, len(names), len(names))] for names in members.values()
+        ]
         times += equilibrium(draw, rng.integers(0, prompts, prompts)) > IN_SUPPORT
     return (
         {label: float(weight) for label, weight in zip(labels, found, strict=True)},
