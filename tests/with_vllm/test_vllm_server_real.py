@@ -160,14 +160,14 @@ from magnetar.modeling.roles import make_roles
 from magnetar.modeling.sharding import whole_shape
 from magnetar.rollout import SamplingParams
 from magnetar.rollout.vllm import ServerSettings, vllm_engine
-from magnetar.training.sharding import _shard_as_the_policy, shard_roles
+from magnetar.training.sharding import shard_model, shard_roles
 from real_models import gap
 
 accelerator = Accelerator()
 rank = accelerator.process_index
 model, tokenizer = load_policy("demo")
 roles = make_roles(model, will_be_sharded=True)
-_shard_as_the_policy(accelerator, model)
+shard_model(accelerator, model, holds_weights=True)
 shard_roles(roles, accelerator)
 url, seconds = json.loads(sys.argv[2])
 engine = vllm_engine(tokenizer, SamplingParams(8), ServerSettings(url, seconds, world_size=2, rank=rank))

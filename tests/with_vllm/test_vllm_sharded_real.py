@@ -22,7 +22,7 @@ from magnetar.modeling.roles import make_roles
 from magnetar.modeling.sharding import whole_shape
 from magnetar.rollout import SamplingParams
 from magnetar.rollout.vllm import ColocatedSettings, vllm_engine
-from magnetar.training.sharding import _shard_as_the_policy, shard_roles
+from magnetar.training.sharding import shard_model, shard_roles
 from real_models import PROMPTS, SEEDS, build, gap, greedy
 from vllm_reference import PlainDecoder
 
@@ -36,7 +36,7 @@ if kind == "lora":
 model = model.eval()
 roles = make_roles(model, will_be_sharded=True)
 roles.add("magnet")
-_shard_as_the_policy(accelerator, model)
+shard_model(accelerator, model, holds_weights=True)
 shard_roles(roles, accelerator)
 held = sum(roles.sharding.part(p).numel() for p in model.parameters())
 assert held < 0.6 * sum(whole_shape(p).numel() for p in model.parameters())
