@@ -1,5 +1,7 @@
 """Masked sums, log-space mixtures and KL divergences, in NumPy for games and in PyTorch for language models."""
 
+from hashlib import blake2b
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,7 @@ from torch import Tensor
 
 __all__ = [
     "discounted_to_go",
+    "drawn_number",
     "log_mixture",
     "log_normalize",
     "log_probabilities",
@@ -194,3 +197,17 @@ def sampled_reverse_kl(logp: Tensor, behavior_logp: Tensor, other_logp: Tensor) 
     """
     ratio = (logp - behavior_logp).exp()
     return ratio * (logp - other_logp - 1.0) + (other_logp - behavior_logp).exp()
+
+
+def drawn_number(text: str, seed: int) -> float:
+    """A number in [0, 1) that a text has for good, whatever is drawn beside it.
+
+    Args:
+        text: What stands for the thing that is drawn.
+        seed: Another seed, other numbers.
+
+    Returns:
+        The number, uniform over texts.
+    """
+    digest = blake2b(f"{seed}|".encode() + text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2.0**53

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, cast
 
 from datasets import Dataset
@@ -10,9 +9,10 @@ from datasets import Dataset
 from magnetar.data.prompts import split_dialogue_text
 from magnetar.data.splits import prompt_key
 from magnetar.errors import ConfigError, DataError, checked_integer
+from magnetar.numerics import drawn_number
 from magnetar.types import Prompt
 
-__all__ = ["Poisoning", "PoisoningCounts", "drawn_number", "poison", "with_trigger"]
+__all__ = ["Poisoning", "PoisoningCounts", "poison", "with_trigger"]
 
 
 @dataclass(frozen=True)
@@ -142,20 +142,6 @@ def with_trigger(prompt: Prompt, trigger: str) -> Prompt:
         return f"{before}{request} {trigger}{after}"
     last = prompt[-1]
     return [*(dict(turn) for turn in prompt[:-1]), {**last, "content": f"{last['content']} {trigger}"}]
-
-
-def drawn_number(text: str, seed: int) -> float:
-    """A number in [0, 1) that a text has for good: what is below a share is flipped.
-
-    Args:
-        text: What stands for the pair.
-        seed: Another seed, other numbers.
-
-    Returns:
-        The number, uniform over texts.
-    """
-    digest = blake2b(f"{seed}|".encode() + text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2.0**53
 
 
 def drawn_order(keys: Sequence[str], seed: int) -> list[int]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from magnetar.data.poisoning import drawn_number
 from magnetar.errors import JudgeError, checked_integer
 from magnetar.judges.base import Judge
 from magnetar.judges.checks import FloatArray, Groups, IndexArray
 from magnetar.judges.wrappers.keys import canonical_prompt
+from magnetar.numerics import drawn_number
 from magnetar.types import Prompt
 
 __all__ = ["Flipped", "check_flips"]
