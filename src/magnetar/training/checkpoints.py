@@ -7,8 +7,10 @@ short and is never resumed from.
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import safetensors.torch
@@ -16,8 +18,9 @@ import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer import FSDP_MODEL_NAME, SCHEDULER_NAME
-from transformers.trainer_utils import load_sharded_checkpoint
+from transformers.trainer_utils import load_sharded_checkpoint, rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from magnetar.errors import CheckpointError
@@ -48,6 +51,7 @@ __all__ = [
     "save_prediction",
     "save_roles",
     "state_file",
+    "whole_checkpoint",
     "write_state",
 ]
 
@@ -148,6 +152,38 @@ def state_file(folder: Path) -> Path:
         f"{folder} holds no {STATE_FILE}: it is no Magnetar checkpoint, or its writing was cut short; "
         f"complete checkpoints beside it: {others}"
     )
+
+
+@contextmanager
+def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Iterator[Path]:
+    """Around the writing of a checkpoint: incomplete until its end, and only then are older ones removed.
+
+    transformers would remove older ones first, and a save that fails would leave nothing to resume from.
+
+    Args:
+        args: The trainer's settings; its limit of checkpoints is out of force within.
+        state: The trainer's state.
+
+    Yields:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: Writing failed; what it left behind is removed.
+    """
+    run_dir = Path(cast(str, args.output_dir))
+    folder = run_dir / f"checkpoint-{state.global_step}"
+    if args.should_save:
+        mark_incomplete(folder)
+    limit, args.save_total_limit = args.save_total_limit, None
+    try:
+        yield folder
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        give_up_saving(folder, error)
+    finally:
+        args.save_total_limit = limit
+    if args.should_save:
+        best = state.best_model_checkpoint
+        rotate_checkpoints(output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
 
 
 def give_up_saving(folder: Path, error: Exception) -> NoReturn:

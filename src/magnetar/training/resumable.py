@@ -6,14 +6,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
 import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import Trainer
-from transformers.trainer_utils import rotate_checkpoints
 
 from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError, RolloutError
 from magnetar.modeling.roles import Roles
@@ -281,12 +279,7 @@ class ResumableTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
-        run_dir = Path(cast(str, self.args.output_dir))
-        folder = run_dir / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            checkpoints.mark_incomplete(folder)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
+        with checkpoints.whole_checkpoint(self.args, self.state) as folder:
             super()._save_checkpoint(model, trial)
             checkpoints.save_experiences(folder, self._experiences, self.args.process_index)
             checkpoints.save_roles(folder, self.roles, writes=self.args.should_save)
@@ -308,15 +301,6 @@ class ResumableTrainer(Trainer):
                 }
                 checkpoints.write_state(folder, self.settings, counters)
             self._saved_step = self.state.global_step
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            checkpoints.give_up_saving(folder, error)
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
-            )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the policy as a whole, so that anything can load it; see `transformers.Trainer.save_model`."""

@@ -6,13 +6,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
-from transformers.trainer_utils import rotate_checkpoints
 
 import magnetar
 from magnetar.errors import CheckpointError, ConfigError
@@ -198,27 +196,13 @@ class SavesRun(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
-        run_dir = Path(cast(str, self.args.output_dir))
-        folder = run_dir / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            checkpoints.mark_incomplete(folder)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
+        with checkpoints.whole_checkpoint(self.args, self.state) as folder:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 write_card(folder, self.card())
                 run = {"data": self.data_digest, "start": self.start_digest}
                 _write_state(folder, self.settings, run, self.state.global_step)
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            checkpoints.give_up_saving(folder, error)
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
-            )
 
 
 def digest_of(dataset: Dataset) -> str:

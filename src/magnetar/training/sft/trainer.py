@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
-from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
 import magnetar
@@ -142,27 +140,13 @@ class SupervisedTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save everything, mark the checkpoint as complete, and only then remove older ones."""
-        run_dir = Path(cast(str, self.args.output_dir))
-        folder = run_dir / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            checkpoints.mark_incomplete(folder)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
+        with checkpoints.whole_checkpoint(self.args, self.state) as folder:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 run = {"data": self.data_digest, "start": self.start_digest}
                 state = {"format": 1, "step": self.state.global_step}
                 _write_state(folder, {**state, "supervised": {**self.settings.fingerprint(), **run}})
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            checkpoints.give_up_saving(folder, error)
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(run_dir), save_total_limit=limit, best_model_checkpoint=best, use_mtime=False
-            )
 
     def save_result(self, folder: str | Path) -> Path:
         """Write the model and its tokenizer; a LoRA adapter is merged into the model unless told otherwise.
