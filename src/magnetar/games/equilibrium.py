@@ -20,8 +20,8 @@ MAX_NEWTON_STEPS = 200
 MAX_HALVINGS = 40
 REGULARIZED_GAP_TOLERANCE = 1e-13
 LARGEST_GAP = 1e-7
-# Rounding of win rates that were averaged: win probabilities so near one half, and singular values of so small a share of
-# the largest.
+# Rounding of win rates that were averaged: win probabilities so near one half, and singular values that are so small a
+# share of the largest.
 TIE, SINGULAR = 1e-12, 1e-9
 # HiGHS gives up on some games of low rank, whose programmes are degenerate; another of its algorithms then succeeds.
 SOLVERS = (("highs", 1e-9), ("highs-ipm", 1e-9), ("highs", 1e-8), ("highs", 1e-7))
@@ -76,10 +76,10 @@ def _equalize_on_support(centred_AA: FloatArray, policy_A: FloatArray) -> FloatA
 def maximum_entropy_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
     r"""Of all symmetric equilibria the one of the largest entropy: the Nash average, which is unique.
 
-    A linear programme stops at some equilibrium where there are several, and which one depends on the order of the actions;
-    an action and its copy would get all of their weight and none. Entropy is strictly concave and the equilibria are a
-    convex set, so its maximum is unique: equal actions weigh the same, and a copy takes its share from the original
-    alone.
+    A linear programme stops at some equilibrium where there are several, and which one depends on the order of the
+    actions; an action and its copy would get all of their weight and none. Entropy is strictly concave and the
+    equilibria are a convex set, so its maximum is unique: equal actions weigh the same, and a copy takes its share from
+    the original alone.
 
     A linear programme finds the largest support S of an equilibrium. By strict complementarity exactly the
     actions of S win one half against every equilibrium, so that the equilibria are the policies on S with

@@ -20,8 +20,8 @@ def nash_average(
     """The equilibrium of the game between players, and how often each is part of it when prompts and runs are redrawn.
 
     A mixture over players is a mixture over their runs, each equally likely. A prompt counts for two players if the
-    judge answered it for all of their runs; two players that have none, or were not compared, count as equal. Of several
-    equilibria it is the one of the largest entropy: players that nothing tells apart weigh the same.
+    judge answered it for all of their runs; two players that have none, or were not compared, count as equal. Of
+    several equilibria it is the one of the largest entropy: players that nothing tells apart weigh the same.
 
     Args:
         members: Player → the names of its runs in ``rates``.
