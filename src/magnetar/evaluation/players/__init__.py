@@ -5,7 +5,7 @@ from magnetar.evaluation.players.endpoint import EndpointPlayer
 from magnetar.evaluation.players.files import FilePlayer
 from magnetar.evaluation.players.kept import kept_answers
 from magnetar.evaluation.players.models import CheckpointPlayer, ModelPlayer, RolePlayer, generate_responses
-from magnetar.evaluation.players.rendering import rendering_note
+from magnetar.evaluation.players.rendering import refuse_unreadable, rendering_note
 from magnetar.evaluation.players.specs import PlayerKind, check_player_spec, make_player, player_digest, player_kind
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "make_player",
     "player_digest",
     "player_kind",
+    "refuse_unreadable",
     "rendering_note",
 ]

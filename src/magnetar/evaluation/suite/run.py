@@ -13,7 +13,7 @@ from tqdm import tqdm
 from magnetar.evaluation.asking import GroupAsker, JudgedGroups, sees_order
 from magnetar.evaluation.comparison.round_robin import WinRates, mean_of_answered, needed_comparisons
 from magnetar.evaluation.matchup import Responses, drawn_rows
-from magnetar.evaluation.players import rendering_note
+from magnetar.evaluation.players import refuse_unreadable, rendering_note
 from magnetar.evaluation.record import package_versions
 from magnetar.evaluation.suite.answers import AnsweredPrompts, answer_prompts, refuse_uncovered
 from magnetar.evaluation.suite.asked import (
@@ -64,6 +64,7 @@ def evaluate_suite(config: SuiteConfig, *, tell: Tell | None = None, progress: b
     prompts, categories = load_suite_prompts(config)
     entrants = find_entrants(config)
     refuse_uncovered(entrants.players, prompts, config.sampling.responses, config.missing)
+    refuse_unreadable(entrants.players, prompts)
     with evaluating(config.output_dir):
         return _evaluate(config, prompts, categories, entrants, tell, progress)
 

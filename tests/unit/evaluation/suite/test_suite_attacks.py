@@ -85,7 +85,7 @@ def test_files_that_lack_answers_to_attacked_prompts(world: dict[str, Any], prom
         ({"judges": {"longer": "python:suite_judges:longer"}}, "no judge is asked for costs"),
         (
             {"policies": {"far": "endpoint:http://localhost:1/v1#model=m"}},
-            "'prefill' begins the answer, but policy 'far'",
+            "'prefill' begins the answer, but policy 'far'.*leave the attack out: base64,character_noise:share=1",
         ),
     ],
 )
