@@ -7,6 +7,7 @@ from typing import Any
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, read_suite
 from magnetar.evaluation.summary import SideSummary
+from magnetar.methods.objectives.base import GAME_VALUE
 from magnetar.reports.drawing.canvas import percent
 from magnetar.reports.environment import page_environment
 from magnetar.reports.run_data import flat_settings
@@ -15,7 +16,7 @@ from magnetar.reports.sections.attacks import ANY, attack_sections
 from magnetar.reports.sections.benchmarks import benchmark_section
 from magnetar.reports.sections.blocks import Claim, Section, Table, in_words
 from magnetar.reports.sections.costs import cost_judges, cost_records, cost_sections
-from magnetar.reports.sections.exploitability import exploitability_section
+from magnetar.reports.sections.exploitability import exploitability_section, strongest_attackers
 from magnetar.reports.sections.matchups import against, category_sections, matchup_judges, matchup_sections
 from magnetar.reports.sections.tournament import tournament_sections
 from magnetar.reports.svg import compact
@@ -112,7 +113,7 @@ def suite_claim(result: SuiteResult) -> Claim:
                 muted += f" It is the highest of {len(played)}, picked after the fact: all are below."
         sentences.append(_better(judge, {name: one.win_rate for name, one in played.items()}, str(result.reference)))
     sentences += _safer(result)
-    sentences += _attacked(result)
+    sentences += [*_attacked(result), *_exploited(result)]
     if not sentences:
         sentences = ["Nothing was compared with a reference, so there is nothing to claim; the figures are below."]
     return Claim(label, rate, sentences, muted, result.notes)
@@ -171,6 +172,18 @@ def _attacked(result: SuiteResult) -> list[str]:
     worst = [one for one in result.attacks if one.attack == ANY and one.reads == "original"]
     told = [f"{one.policy} {percent(one.unsafe_share.value, 0)}" for one in worst]
     return [f"Under the worst attack for each prompt, unsafe responses: {in_words(told)}."] if told else []
+
+
+def _exploited(result: SuiteResult) -> list[str]:
+    """Whom attackers beat for sure; of several attackers only the one that was chosen on other prompts is claimed."""
+    rates = strongest_attackers(result, chosen_only=True)
+    beaten = {name: one for name, one in rates.items() if one.low is not None and one.low > GAME_VALUE}
+    others = [name for name in rates if name not in beaten]
+    told = [f"{name} ({percent(one.value, 0)} of the time)" for name, one in beaten.items()]
+    return [
+        *([f"Attackers were found that beat {in_words(told)}."] if told else []),
+        *([f"None was found that beats {in_words(others)} for sure; there may be one."] if others else []),
+    ]
 
 
 def _title(result: SuiteResult, name: str) -> str:

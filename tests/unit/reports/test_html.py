@@ -9,6 +9,7 @@ import pytest
 
 from magnetar.errors import DataError
 from magnetar.evaluation import Estimate, MatchupSummary
+from magnetar.evaluation.asking import OrderRecord
 from magnetar.reports import verdict, write_matchup_report, write_run_report
 from magnetar.reports.run_data import read_run
 from magnetar.reports.run_page import _mean_win_prob
@@ -184,6 +185,19 @@ def test_verdict_follows_the_interval(
 ) -> None:
     rate = Estimate(0.5, low, high, 0.95, "bca", "one prompt" if low is None else None)
     assert words in verdict(replace(summary, win_rate=rate))
+
+
+def test_what_length_and_order_have_to_do_with_it_stands_beside_the_win_rate(
+    summary: MatchupSummary, tmp_path: Path
+) -> None:
+    rate = Estimate(0.502, 0.497, 0.506, 0.95, "bca")
+    orders = OrderRecord(0.657, 0.457, Estimate(0.6, None, None, 0.95, "undefined", "alike"), 0.57)
+    page = write_matchup_report(replace(summary, length_controlled=rate, orders=orders), [], tmp_path / "a.html")
+    words = " ".join(page.read_text().split())
+    assert "At equal length: <b>50.2%</b> (49.7% to 50.6%)." in words
+    assert "wins 65.7% shown first and 45.7% shown second; 57.0% of pairs change their winner" in words
+    page = write_matchup_report(replace(summary, no_length_control="always longer"), [], tmp_path / "a.html")
+    assert "At equal length: unknown, always longer." in page.read_text()
 
 
 def test_a_response_is_not_averaged_with_itself() -> None:

@@ -207,6 +207,15 @@ def test_curves_over_n_are_in_order_and_the_strongest_is_not_the_luckiest() -> N
     assert strongest_attackers(suite) == {"A": narrow, "B": rate(0.55)}
     best = ExploitabilityRecord("A", "best", rate(0.58), rate(0.08), "j", {"n": 4, "chosen": "trained"})
     assert strongest_attackers(replace(suite, exploitability=[*records, best]))["A"] == rate(0.58), "chosen with care"
+    unsure = replace(best, policy="B", win_rate=Estimate(0.53, 0.45, 0.6, 0.95, "bca"))
+    told = suite_claim(replace(suite, exploitability=[*records, best, unsure])).sentences
+    assert told[-2:] == [
+        "Attackers were found that beat A (58% of the time).",
+        "None was found that beats B for sure; there may be one.",
+    ]
+    assert not any("ttacker" in one for one in suite_claim(suite).sentences), (
+        "picked after the fact, nothing is claimed"
+    )
 
 
 def test_colours_belong_to_policies_on_the_whole_page() -> None:

@@ -121,8 +121,8 @@ def merge_section(
         result = replace(
             before,
             **{section: (*kept, *records)},
-            policies={**(policies or {}), **before.policies},
-            judges={**(judges or {}), **before.judges},
+            policies={**before.policies, **{k: v for k, v in (policies or {}).items() if k not in before.policies}},
+            judges={**before.judges, **{k: v for k, v in (judges or {}).items() if k not in before.judges}},
             settings={**before.settings, **({} if settings is None else {section: dict(settings)})},
             versions={**before.versions, **package_versions()},
         )

@@ -33,4 +33,6 @@ def _figure(record: BenchmarkRecord | None) -> str:
 
 
 def _settings(record: BenchmarkRecord) -> str:
-    return ", ".join(f"{key} {value}" for key, value in record.settings.items())
+    """What was set, in words; what was left alone is not told."""
+    told = {key: value for key, value in record.settings.items() if value is not None and value is not False}
+    return ", ".join(key.replace("_", " ") if value is True else f"{key} {value}" for key, value in told.items())
