@@ -72,9 +72,10 @@ def check_attacks(attacks: Sequence[Attack], kinds: Mapping[str, str]) -> None:
     behind = [policy for policy, kind in kinds.items() if kind == "endpoint"]
     for attack in attacks:
         if attack.begins_answers and behind:
+            others = ",".join(one.label for one in attacks if not one.begins_answers and one.label != NONE)
             raise ConfigError(
                 f"attack {attack.label!r} begins the answer, but policy {behind[0]!r} is behind an endpoint, which "
-                "only takes whole turns; use prefix_injection for it, or leave the attack out"
+                f"only takes whole turns; leave the attack out: {others or 'use prefix_injection for it'}"
             )
 
 
