@@ -6,7 +6,9 @@ from typing import Any
 
 from magnetar.cli.pipeline.work import Work
 from magnetar.errors import ConfigError, DataError, checked_integer, unknown_name
+from magnetar.pipeline.digests import LOGS
 from magnetar.pipeline.plan import Product, Step
+from magnetar.pipeline.references import parse_reference
 
 __all__ = ["run", "steps"]
 
@@ -91,6 +93,11 @@ def _check(own: dict[str, Any], where: str) -> None:
     for part in parts:
         if not str(part) or "/" in str(part) or str(part).startswith("."):
             raise ConfigError(f"{where}: part {part!r} is no name of a file")
+        if f"{part}.jsonl" in LOGS or "checkpoint-" in str(part):
+            raise ConfigError(
+                f"{where}: a part cannot be called {part!r}, which is the name of what training leaves behind; choose "
+                "another"
+            )
     try:
         check_parts(parts, f"{where}: parts")
     except DataError as error:
@@ -111,6 +118,11 @@ def _sources(own: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
             raise ConfigError(
                 f"{where}: source is {source.get('dataset')!r}, expected a Hub id, a file or a folder; put it into the "
                 f"file, or give --set data.{where.removeprefix('data: ').removeprefix('data/')}.source=FILE"
+            )
+        if parse_reference(source["dataset"]) is not None:
+            raise ConfigError(
+                f"{where}: source is {source['dataset']!r}, but datasets are not made of one another; name its source, "
+                "or make another part of that dataset"
             )
         found.append({"split": own.get("split"), "label": own.get("label"), **source})
     return found

@@ -40,6 +40,8 @@ def steps(work: Work) -> list[Step]:
             data[str(settings[name])] = work.contents.dataset(str(settings[name]))
     if not work.used({"value": settings["model"]}, STEP):
         data[f"model {settings['model']}"] = work.contents.model(str(settings["model"]), settings.get("model_revision"))
+    if settings.get("chat_template_path") is not None:
+        data["the chat template"] = work.contents.template(str(settings["chat_template_path"]))
     work.offer("sft:model", Product(STEP, "", "model"))
     return [
         Step(
