@@ -69,6 +69,9 @@ def main(argv: list[str]) -> int:
     _note_other_code(states)
     if asked.dry_run:
         print(plan_text(steps, states))
+        if work.contents.unknown:
+            names = ", ".join(work.contents.unknown)
+            print(f"note: --dry_run does not ask the Hub, where these have to be: {names}", file=sys.stderr)
         return 0
     work.contents.require_known()
     with only_pipeline(config.output_dir), stop_signals():

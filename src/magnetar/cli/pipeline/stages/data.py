@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from magnetar.cli.pipeline.work import Work
@@ -12,7 +13,9 @@ from magnetar.pipeline.references import parse_reference
 
 __all__ = ["run", "steps"]
 
-KEYS = ("source", "split", "kind", "parts", "seed", "stratified", "signs", "label", "limit")
+OF_SOURCE = ("split", "label", "folder", "column")
+"""What can be said of each source, or of all together."""
+KEYS = ("source", *OF_SOURCE, "kind", "parts", "seed", "stratified", "signs", "limit")
 KINDS = ("pairs", "prompts", "demonstrations")
 SIGNS = "preferred"
 
@@ -33,7 +36,7 @@ def steps(work: Work) -> list[Step]:
                 stage="data",
                 folder=work.step_folder(step),
                 settings={**own, "parts": [[part, size] for part, size in parts.items()]},  # their order matters
-                data={str(source["dataset"]): work.contents.dataset(str(source["dataset"])) for source in sources},
+                data=dict(_content(source, work) for source in sources),
                 neutral=("kind",) if own.get("kind") is None else (),
                 seeds={"split": own.get("seed", 0)},
                 defaults={"seed": 0, "stratified": False},
@@ -112,8 +115,8 @@ def _sources(own: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     for entry in entries:
         source = dict(entry) if isinstance(entry, Mapping) else {"dataset": entry}
         for key in source:
-            if key not in ("dataset", "split", "label"):
-                raise ConfigError(f"{where}: source: {unknown_name('field', key, ('dataset', 'split', 'label'))}")
+            if key not in ("dataset", *OF_SOURCE):
+                raise ConfigError(f"{where}: source: {unknown_name('field', key, ('dataset', *OF_SOURCE))}")
         if not isinstance(source.get("dataset"), str):
             raise ConfigError(
                 f"{where}: source is {source.get('dataset')!r}, expected a Hub id, a file or a folder; put it into the "
@@ -124,8 +127,23 @@ def _sources(own: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
                 f"{where}: source is {source['dataset']!r}, but datasets are not made of one another; name its source, "
                 "or make another part of that dataset"
             )
-        found.append({"split": own.get("split"), "label": own.get("label"), **source})
+        source = {**{key: own.get(key) for key in OF_SOURCE}, **source}
+        for key in OF_SOURCE:
+            if source[key] is not None and not isinstance(source[key], str):
+                raise ConfigError(f"{where}: {key} is {source[key]!r}, expected text")
+        if source["column"] is not None and own.get("kind") != "prompts":
+            raise ConfigError(f"{where}: column is {source['column']!r}, which is for prompts; give kind: prompts too")
+        found.append(source)
     return found
+
+
+def _content(source: Mapping[str, Any], work: Work) -> tuple[str, str]:
+    """A source's name, and the digest of what is read of it; of the Hub that is a revision of all of it."""
+    name = str(source["dataset"])
+    if source["folder"] is None:
+        return name, work.contents.dataset(name)
+    inside = f"{name}/{source['folder']}"
+    return inside, work.contents.dataset(inside if Path(name).expanduser().is_dir() else name)
 
 
 def _read(source: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
@@ -133,10 +151,10 @@ def _read(source: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     from magnetar.data.demonstrations import kind_of
     from magnetar.data.sources import read_source
 
-    raw = read_source(str(source["dataset"]), source["split"])
+    raw = read_source(str(source["dataset"]), source["split"], folder=source["folder"])
     kind = settings.get("kind") or kind_of(raw.column_names)
     if kind == "prompts":
-        return load_prompts(raw)
+        return load_prompts(raw, prompt_column=source["column"] or "prompt")
     if kind == "demonstrations":
         return load_demonstrations(raw, label=source["label"])[0]
     signs = settings.get("signs")
