@@ -131,17 +131,19 @@ def run(options: PreferenceOptions, args: "PreferenceConfig", model_config: Any)
     train, held_out = select_pairs(options, args)
     train, lies = _with_lies(train, options, args)
     folder = Path(str(args.output_dir))
-    resume = _resume_folder(args, folder)
     _check_start(str(options.model), args.kind)
 
     # Heavy imports and loading only from here on.
     from transformers.trainer_utils import set_seed
     from trl import get_peft_config  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
+    from magnetar.training.checkpoints import refuse_other_run
+    from magnetar.training.dataset_runs import checkpoint_to_resume
     from magnetar.training.preference.models import load_for_training
     from magnetar.training.preference.reward import make_trainer
-    from magnetar.training.resumable import refuse_other_run
+    from magnetar.training.preference.saving import PREFERENCE_RUN
 
+    resume = checkpoint_to_resume(PREFERENCE_RUN, args.resume_from_checkpoint, args, folder)
     if resume is None and not args.overwrite_output_dir:
         refuse_other_run(folder)
     set_seed(args.seed)  # the head's random start belongs to the run's seed
@@ -247,19 +249,6 @@ def _write_pairs(pairs: "Dataset", file: Path) -> None:
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pairs.with_format("arrow")[:], file)
-
-
-def _resume_folder(args: "PreferenceConfig", folder: Path) -> str | None:
-    """The checkpoint to resume from, found and checked before the model is loaded."""
-    if not args.resume_from_checkpoint:
-        return None
-    from magnetar.training.checkpoints import latest_checkpoint
-    from magnetar.training.preference.saving import check_resume
-
-    asked = str(args.resume_from_checkpoint)
-    found = latest_checkpoint(folder) if asked.lower() in ("true", "latest") else Path(asked)
-    check_resume(found, args)
-    return str(found)
 
 
 def _check_start(model: str, kind: str) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from magnetar.training.sft.config import SupervisedConfig
+    from magnetar.training.sft.trainer import SupervisedTrainer
 
 __all__ = ["SupervisedOptions", "main", "parse", "run", "settings_of"]
 
@@ -90,15 +91,16 @@ def run(options: SupervisedOptions, args: "SupervisedConfig", model_config: Any)
     """
     train, held_out = select_demonstrations(options, args)
     folder = Path(str(args.output_dir))
-    resume = _resume_folder(args, folder)
 
     # Heavy imports and loading only from here on.
     from trl import get_peft_config  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
     from magnetar.modeling.loading import load_policy, locate_model
-    from magnetar.training.resumable import refuse_other_run
-    from magnetar.training.sft.trainer import SupervisedTrainer
+    from magnetar.training.checkpoints import refuse_other_run
+    from magnetar.training.dataset_runs import checkpoint_to_resume
+    from magnetar.training.sft.trainer import SUPERVISED_RUN, SupervisedTrainer
 
+    resume = checkpoint_to_resume(SUPERVISED_RUN, args.resume_from_checkpoint, args, folder)
     if resume is None and not args.overwrite_output_dir:
         refuse_other_run(folder)
     revision = None if model_config.model_revision == "main" else model_config.model_revision
@@ -117,12 +119,8 @@ def run(options: SupervisedOptions, args: "SupervisedConfig", model_config: Any)
     )
     trainer = SupervisedTrainer(model, args, train, held_out, tokenizer, get_peft_config(model_config))
     trainer.labels = {"model": str(options.model), "dataset": str(options.dataset)}
-    if trainer.left_out and trainer.is_world_process_zero():
-        print(
-            f"left out {trainer.left_out} of {len(train)} demonstrations, whose prompts alone fill max_length="
-            f"{args.max_length}",
-            file=sys.stderr,
-        )
+    if trainer.is_world_process_zero():
+        _say_what_was_cut(trainer, len(train))
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_result(folder)
     if trainer.is_world_process_zero():
@@ -130,6 +128,27 @@ def run(options: SupervisedOptions, args: "SupervisedConfig", model_config: Any)
     # Closes trackers and the process group: its threads, if they outlive the interpreter, abort the process.
     trainer.accelerator.end_training()
     return folder
+
+
+def _say_what_was_cut(trainer: "SupervisedTrainer", rows: int) -> None:
+    """How many demonstrations are not learned from as they are, and what else could be done with them."""
+    args = trainer.settings
+    limit = f"max_length={args.max_length}"
+    if args.on_long == "cut_response":
+        if trainer.left_out:
+            print(
+                f"left out {trainer.left_out} of {rows} demonstrations, whose prompts alone fill {limit}",
+                file=sys.stderr,
+            )
+        if trainer.full:
+            print(f"{trainer.full} of {rows} demonstrations reach {limit}, where their responses end", file=sys.stderr)
+        if trainer.left_out or trainer.full:
+            print("note: on_long=cut_prompt keeps responses whole and cuts the beginnings of prompts", file=sys.stderr)
+        return
+    if trainer.cut_prompts:
+        print(f"cut the beginnings of {trainer.cut_prompts} of {rows} prompts to fit {limit}", file=sys.stderr)
+    if trainer.left_out:
+        print(f"left out {trainer.left_out} of {rows} demonstrations, which do not fit {limit}", file=sys.stderr)
 
 
 def select_demonstrations(options: SupervisedOptions, args: "SupervisedConfig") -> "tuple[Dataset, Dataset | None]":
@@ -159,16 +178,3 @@ def settings_of(values: dict[str, Any]) -> "tuple[SupervisedOptions, SupervisedC
         ConfigError: As `parse`.
     """
     return parse([], values)
-
-
-def _resume_folder(args: "SupervisedConfig", folder: Path) -> str | None:
-    """The checkpoint to resume from, found and checked before the model is loaded."""
-    if not args.resume_from_checkpoint:
-        return None
-    from magnetar.training.checkpoints import latest_checkpoint
-    from magnetar.training.sft.trainer import check_resume
-
-    asked = str(args.resume_from_checkpoint)
-    found = latest_checkpoint(folder) if asked.lower() in ("true", "latest") else Path(asked)
-    check_resume(found, args)
-    return str(found)

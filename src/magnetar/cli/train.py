@@ -64,7 +64,7 @@ def run(
 
     from magnetar.judges import build_judge
     from magnetar.modeling.loading import load_policy
-    from magnetar.training.resumable import refuse_other_run
+    from magnetar.training.checkpoints import refuse_other_run
     from magnetar.training.sharding import loading_whole_models
     from magnetar.training.trainer import NashTrainer
 

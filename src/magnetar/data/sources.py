@@ -37,7 +37,11 @@ def source_name(source: str | os.PathLike[str] | Dataset | DatasetDict) -> str:
 
 
 def read_source(
-    source: str | os.PathLike[str] | Dataset | DatasetDict, split: str | None = None, *, config: str | None = None
+    source: str | os.PathLike[str] | Dataset | DatasetDict,
+    split: str | None = None,
+    *,
+    config: str | None = None,
+    folder: str | None = None,
 ) -> Dataset:
     """Read one split of a dataset, columns untouched.
 
@@ -45,6 +49,7 @@ def read_source(
         source: As for `magnetar.data.prompts.load_prompts`.
         split: Name of a split, also with a slice (``"train[:10%]"``); None for the only one, or ``"train"``.
         config: Configuration of a dataset on the Hub that has several.
+        folder: Folder inside the source whose files alone are read, such as "harmless-base" of Anthropic/hh-rlhf.
 
     Returns:
         The rows of that split.
@@ -70,7 +75,11 @@ def read_source(
         return _select_split(DatasetDict({s: demo_prompts(s) for s in DEMO_SPLITS}), split, repr(name))  # type: ignore[arg-type]
     path = local_source(name)
     if path is None:
-        return _read_hub(name, split, config)
+        return _read_hub(name, split, config, folder)
+    if folder is not None:
+        name, path = f"{name}/{folder}", path / folder
+        if not path.is_dir():
+            raise DataError(f"no folder {name!r}; {_nearest(path)}")
     with _readable(name):
         found = _read_folder(path) if path.is_dir() else _read_file(path)
     return _select_split(found, split, repr(name))
@@ -120,10 +129,10 @@ def _read_folder(path: Path) -> DatasetDict:
     return cast(DatasetDict, load_dataset(str(path)))
 
 
-def _read_hub(name: str, split: str | None, config: str | None) -> Dataset:
+def _read_hub(name: str, split: str | None, config: str | None, folder: str | None) -> Dataset:
     """Read a dataset of the Hugging Face Hub, from the local cache when it was fetched before."""
     try:
-        found = load_dataset(name, config, split=split)
+        found = load_dataset(name, config, data_dir=folder, split=split)
     except ConnectionError as error:
         raise DataError(
             f"dataset {name!r} is not a file or folder here and the Hugging Face Hub cannot be reached to look for it "

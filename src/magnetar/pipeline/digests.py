@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileDigests", "digest_of", "weighty"]
+from magnetar.pipeline.files import write_json
+
+__all__ = ["LOGS", "FileDigests", "digest_of", "weighty"]
 
 BLOCK = 1 << 20
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 DATA = (".json", ".jsonl", ".gz", ".parquet", ".csv", ".txt", ".arrow", ".jinja", ".py", ".yaml", ".zst", ".bz2", ".xz")
 CARD_FILE = "magnetar_judge.json"
+LOGS = ("metrics.jsonl", "samples.jsonl", "held_out.parquet", "evaluation_samples.jsonl")
 CARD_FACTS = ("training", "magnetar")  # of a judge's card: told to people, without effect on an answer
 
 
@@ -29,9 +32,6 @@ def weighty(relative: str) -> bool:
     if name in (CARD_FILE, "tokenizer.json", "chat_template.jinja", "suite.json"):
         return True
     return name.endswith((".safetensors", ".bin")) or (name.endswith((".jsonl", ".parquet")) and name not in LOGS)
-
-
-LOGS = ("metrics.jsonl", "samples.jsonl", "held_out.parquet", "evaluation_samples.jsonl")
 
 
 class FileDigests:
@@ -77,10 +77,7 @@ class FileDigests:
         """Write what was learned, for the next command."""
         if self._memory is None or not self._changed:
             return
-        self._memory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._memory.with_name(f"{self._memory.name}.part")
-        unfinished.write_text(json.dumps(self._known) + "\n", encoding="utf-8")
-        unfinished.replace(self._memory)
+        write_json(self._memory, self._known)
         self._changed = False
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from magnetar.errors import CheckpointError
 from magnetar.pipeline.digests import FileDigests, combined, digest_of, weighty
+from magnetar.pipeline.files import newest_write, write_json
 
 __all__ = [
+    "FAILURE_FILE",
     "MANIFEST_FILE",
     "STARTED_FILE",
     "Manifest",
@@ -25,7 +27,8 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 STARTED_FILE = "started.json"
-NO_OUTPUT = (MANIFEST_FILE, STARTED_FILE)
+FAILURE_FILE = "failure.txt"
+NO_OUTPUT = (MANIFEST_FILE, STARTED_FILE, FAILURE_FILE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write a manifest, so that a reader sees all of it or none."""
     path = folder / MANIFEST_FILE
-    _write(path, manifest.to_dict())
+    write_json(path, manifest.to_dict())
     (folder / STARTED_FILE).unlink(missing_ok=True)
     return path
 
@@ -115,23 +118,35 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest(outputs=outputs, command=tuple(found.pop("command")), **found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}), so nobody knows what the stage was made from; remove it, and the stage "
-            "is made again"
+            f"{path} cannot be read ({error}), so nobody knows what the stage was made from; it is made again, and "
+            "what is there is put aside"
         ) from error
 
 
-def write_started(folder: Path, inputs: Mapping[str, Any], hours: float) -> None:
-    """Say in a step's folder from what it is being made, and how long earlier attempts took."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / STARTED_FILE, {"inputs": dict(inputs), "hours": hours})
+def write_started(folder: Path, inputs: Mapping[str, Any], hours: float, since: float | None = None) -> None:
+    """Say in a step's folder from what it is being made.
+
+    Args:
+        folder: Of the step; made if it is not there.
+        inputs: What it is made from.
+        hours: That earlier attempts took.
+        since: When the attempt under way began, in seconds since 1970; None between attempts.
+    """
+    write_json(folder / STARTED_FILE, {"inputs": dict(inputs), "hours": hours, "since": since})
 
 
 def read_started(folder: Path) -> tuple[dict[str, Any], float] | None:
-    """What an unfinished step was being made from, and for how long; None where nothing was begun."""
+    """What an unfinished step was being made from, and the hours of its attempts; None where nothing was begun.
+
+    An attempt that was killed could not say when: it counts until the last file that it wrote.
+    """
     try:
         found = json.loads((folder / STARTED_FILE).read_text(encoding="utf-8"))
-        return dict(found["inputs"]), float(found["hours"])
-    except (OSError, ValueError, TypeError, KeyError):
+        hours, since = float(found["hours"]), found.get("since")
+        if since is not None:
+            hours += max(0.0, newest_write(folder) - float(since)) / 3600
+        return dict(found["inputs"]), hours
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -197,10 +212,3 @@ def _passing(relative: Path) -> bool:
     return any(
         part.startswith("checkpoint-") or part in ("answers", "judge_answers", "runs") for part in relative.parts
     ) or relative.suffix in (".lock", ".part", ".sqlite", ".sqlite-wal", ".sqlite-shm")
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    unfinished.replace(path)

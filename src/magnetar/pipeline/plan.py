@@ -1,18 +1,28 @@
 """Which steps have to run, and why: finished ones whose inputs are as they were do not."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from magnetar.errors import CheckpointError
+from magnetar.errors import CheckpointError, ConfigError
 from magnetar.pipeline.digests import FileDigests
-from magnetar.pipeline.manifest import Manifest, damage, product_digest, read_manifest, read_started
+from magnetar.pipeline.manifest import (
+    STARTED_FILE,
+    Manifest,
+    damage,
+    product_digest,
+    read_manifest,
+    read_started,
+)
 from magnetar.pipeline.references import Reference
 
 __all__ = ["Product", "Step", "StepState", "differences", "inputs_of", "plan_states", "state_of"]
 
-Status = Literal["finished", "run", "resume", "perhaps", "skipped", "blocked"]
+Status = Literal["finished", "run", "resume", "perhaps", "skipped", "blocked", "failed"]
+MISSING = ("skipped", "blocked", "failed")
+STUCK = {"skipped": "is skipped and not finished", "blocked": "is blocked", "failed": "failed"}
 PENDING = "not made yet"
 
 
@@ -70,7 +80,7 @@ class StepState:
 
     Attributes:
         status: "finished" (and unchanged), "run", "resume", "perhaps" (if a step that it uses makes something else than
-            before), "skipped" or "blocked" (by a step that is skipped or failed, and not finished).
+            before), "skipped", "blocked" (by a step that is skipped or failed, and not finished), or "failed".
         reasons: Why, each a clause.
         manifest: Of the step as it was finished last.
     """
@@ -117,7 +127,11 @@ def state_of(
     skip: bool = False,
     thorough: bool = False,
 ) -> StepState:
-    """State of a step, given those of the steps before it."""
+    """State of a step, given those of the steps before it.
+
+    Raises:
+        ConfigError: Its folder holds something that no pipeline wrote, and that running it would move.
+    """
     broken = None
     try:
         manifest = read_manifest(step.folder)
@@ -155,8 +169,9 @@ def inputs_of(step: Step, states: Mapping[str, StepState], code: str) -> dict[st
         state = states.get(product.step)
         if state is not None and state.usable and state.manifest is not None:
             uses[str(reference)] = product_digest(state.manifest.outputs, product.path)
-        elif reference not in step.optional or (state is not None and state.status not in ("skipped", "blocked")):
+        elif reference not in step.optional or (state is not None and state.status not in MISSING):
             uses[str(reference)] = PENDING
+    settings = json.loads(json.dumps(settings, default=str))  # as a manifest gives them back: lists, no dates
     return {"settings": settings, "data": dict(step.data), "uses": uses, "code": code}
 
 
@@ -209,6 +224,8 @@ def _perhaps(reason: str) -> str:
 def _unfinished(step: Step, inputs: Mapping[str, Any], broken: str | None) -> StepState:
     started = read_started(step.folder)
     if started is None:
+        if broken is None:
+            _refuse_foreign(step)
         return StepState("run", (broken or "not made yet",), None)
     changed = [reason for reason in differences(started[0], inputs, step) if not reason.endswith(PENDING)]
     if changed:
@@ -216,12 +233,21 @@ def _unfinished(step: Step, inputs: Mapping[str, Any], broken: str | None) -> St
     return StepState("resume", ("it was begun and not finished",), None)
 
 
+def _refuse_foreign(step: Step) -> None:
+    """Refuse a folder with files in it of which nothing says that a pipeline wrote them."""
+    if step.keeps or not step.folder.exists() or (step.folder / STARTED_FILE).is_file():
+        return
+    if not step.folder.is_dir() or any(not path.name.startswith(STARTED_FILE) for path in step.folder.iterdir()):
+        raise ConfigError(
+            f"{step.folder} is where {step.name} would be made, but it holds files that no pipeline wrote; move them, "
+            "or choose another output_dir"
+        )
+
+
 def _blocked(step: Step, before: Mapping[str, StepState]) -> tuple[str, ...]:
     reasons = []
     for reference, product in step.uses.items():
         state = before.get(product.step)
-        stuck = state is not None and state.status in ("skipped", "blocked") and not state.usable
-        if stuck and reference not in step.optional:
-            word = "is skipped and not finished" if state is not None and state.status == "skipped" else "is blocked"
-            reasons.append(f"{reference} is needed, and {product.step} {word}")
+        if state is not None and state.status in MISSING and not state.usable and reference not in step.optional:
+            reasons.append(f"{reference} is needed, and {product.step} {STUCK[state.status]}")
     return tuple(reasons)

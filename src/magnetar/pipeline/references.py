@@ -73,11 +73,23 @@ def references_in(value: Any) -> list[Reference]:
     return list(found)
 
 
-def unknown_reference(reference: Reference, known: Mapping[str, Any] | list[str]) -> ConfigError:
-    """An error that names the nearest product that exists."""
-    if not known:
+def unknown_reference(reference: Reference, known: Mapping[str, Any] | list[str], configured: bool) -> ConfigError:
+    """An error that names the nearest product that exists.
+
+    Args:
+        reference: To something that is not there.
+        known: Products of its stage that are made before.
+        configured: Whether the configuration has that stage.
+    """
+    if known:
+        kind = f"product of stage {reference.stage!r}"
+        return ConfigError(unknown_name(kind, str(reference), [str(name) for name in known]))
+    if configured:
         return ConfigError(
-            f"{str(reference)!r} is used, but the configuration has no stage {reference.stage!r}; add it, or name a "
-            "model, a dataset or a judge in its place"
+            f"{str(reference)!r} is used before it is made: stages run in the order {', '.join(STAGES)}; name "
+            "something that an earlier stage makes, or a model, a dataset or a judge from elsewhere"
         )
-    return ConfigError(unknown_name(f"product of stage {reference.stage!r}", str(reference), [str(k) for k in known]))
+    return ConfigError(
+        f"{str(reference)!r} is used, but the configuration has no stage {reference.stage!r}; add it, or name a "
+        "model, a dataset or a judge in its place"
+    )

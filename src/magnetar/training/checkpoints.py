@@ -23,7 +23,7 @@ from transformers.trainer import FSDP_MODEL_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import load_sharded_checkpoint, rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from magnetar.errors import CheckpointError
+from magnetar.errors import CheckpointError, ConfigError
 from magnetar.modeling.roles import Roles
 from magnetar.training.config import NashConfig
 from magnetar.training.experience import Experience
@@ -45,6 +45,7 @@ __all__ = [
     "mark_incomplete",
     "played",
     "read_state",
+    "refuse_other_run",
     "remove_all",
     "remove_incomplete",
     "save_experiences",
@@ -52,6 +53,7 @@ __all__ = [
     "save_roles",
     "state_file",
     "whole_checkpoint",
+    "write_mark",
     "write_state",
 ]
 
@@ -100,9 +102,13 @@ def played(plan: StreamPlan, updates: int) -> str:
 
 def write_state(folder: Path, args: NashConfig, counters: dict[str, Any]) -> None:
     """Mark a checkpoint as complete, with the run's fingerprint and counters."""
-    state = {"format": 1, "settings": fingerprint(args), **counters}
+    write_mark(folder, {"settings": fingerprint(args), **counters})
+
+
+def write_mark(folder: Path, state: dict[str, Any]) -> None:
+    """Mark a checkpoint as complete, with plain values that tell of which run it is."""
     unfinished = folder / f"{STATE_FILE}.part"
-    unfinished.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps({"format": 1, **state}, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(folder / STATE_FILE)  # at once: half a mark would be a mark
 
 
@@ -226,6 +232,21 @@ def remove_all(run_dir: Path) -> None:
     for folder in run_dir.glob("checkpoint-*"):
         if folder.is_dir() and folder.name.split("-")[-1].isdigit():
             shutil.rmtree(folder)
+
+
+def refuse_other_run(run_dir: Path) -> None:
+    """Refuse an output folder that holds a run.
+
+    Raises:
+        ConfigError: It does.
+    """
+    for name in ("metrics.jsonl", "magnetar_config.json"):
+        if (run_dir / name).exists():
+            raise ConfigError(
+                f"output_dir {run_dir} already holds a run ({name}); continue it with "
+                "resume_from_checkpoint=True (--resume_from_checkpoint latest on the command line), choose another "
+                "output_dir, or set overwrite_output_dir to replace it"
+            )
 
 
 def save_roles(folder: Path, roles: Roles, *, writes: bool = True) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import Trainer
 
-from magnetar.errors import CheckpointError, ConfigError, JudgeError, NonFiniteLossError, RolloutError
+from magnetar.errors import CheckpointError, JudgeError, NonFiniteLossError, RolloutError
 from magnetar.modeling.roles import Roles
 from magnetar.modeling.sharding import WholeWeights, plain_name
 from magnetar.training import checkpoints
@@ -28,7 +28,7 @@ from magnetar.training.sharding import shard_roles
 from magnetar.training.spending import Spending
 from magnetar.training.stream import StreamPlan
 
-__all__ = ["ResumableTrainer", "refuse_other_run"]
+__all__ = ["ResumableTrainer"]
 
 
 class ResumableTrainer(Trainer):
@@ -185,7 +185,7 @@ class ResumableTrainer(Trainer):
             checkpoints.check_weights(folder, sharded=self.is_fsdp_enabled)
             resume_from_checkpoint = str(folder)
         elif not self.settings.overwrite_output_dir:
-            refuse_other_run(run_dir)
+            checkpoints.refuse_other_run(run_dir)
         elif self.args.should_save:
             checkpoints.remove_all(run_dir)
         if self.args.should_save:
@@ -347,18 +347,3 @@ class ResumableTrainer(Trainer):
 def _checkpoint_named(run_dir: Path, resume: str | bool) -> Path:
     """The checkpoint that ``resume`` names: True is the newest complete one of the run."""
     return checkpoints.latest_checkpoint(run_dir) if resume is True else Path(str(resume))
-
-
-def refuse_other_run(run_dir: Path) -> None:
-    """Refuse an output folder that holds a run.
-
-    Raises:
-        ConfigError: It does.
-    """
-    for name in ("metrics.jsonl", "magnetar_config.json"):
-        if (run_dir / name).exists():
-            raise ConfigError(
-                f"output_dir {run_dir} already holds a run ({name}); continue it with "
-                "resume_from_checkpoint=True (--resume_from_checkpoint latest on the command line), choose another "
-                "output_dir, or set overwrite_output_dir to replace it"
-            )

@@ -4,7 +4,6 @@ The trainer owns no mathematics. It moves data one way: prompts → responses �
 objective → optimiser step → magnet. No stage reaches back.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -12,7 +11,6 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
-from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -21,7 +19,7 @@ from magnetar.data import limit_prompt_length, load_prompts, render_prompts
 from magnetar.errors import ConfigError
 from magnetar.evaluation import Matchup, package_versions, summarize
 from magnetar.judges import Judge, build_judge, require_scores
-from magnetar.methods import MagnetClock, PolicyGradient
+from magnetar.methods import PolicyGradient
 from magnetar.modeling.roles import make_roles
 from magnetar.modeling.sharding import WholeWeights
 from magnetar.rollout import RolloutEngine
@@ -33,8 +31,8 @@ from magnetar.training.critic import critic_for
 from magnetar.training.engines import make_engine
 from magnetar.training.gathering import judging_for
 from magnetar.training.held_out import play_against_reference
-from magnetar.training.learning import LearningTrainer
 from magnetar.training.metrics import MeanMetrics
+from magnetar.training.moving import MovingTrainer
 from magnetar.training.passes import PassSettings
 from magnetar.training.policy_passes import PolicyPasses
 from magnetar.training.prediction import OpponentPrediction
@@ -54,7 +52,7 @@ from magnetar.types import Role
 __all__ = ["NashTrainer"]
 
 
-class NashTrainer(LearningTrainer):
+class NashTrainer(MovingTrainer):
     """Train a language model towards the Nash equilibrium of a preference game by self-play.
 
     Args:
@@ -415,59 +413,6 @@ class NashTrainer(LearningTrainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    # ---- magnet ------------------------------------------------------------------------------------------------
-
-    def before_optimizer_step(self) -> None:
-        """Keep what the prediction of the opponent needs of the policy that is about to change."""
-        if self.critic is not None:
-            norm = self.critic.before_step(self.accelerator, self.args.max_grad_norm)
-            # As for the policy: with float16 a scaler skips a step whose gradient overflowed.
-            if not math.isfinite(norm) and self.accelerator.scaler is None:
-                self._stop_not_finite(f"gradient norm of the critic is {norm}", self.state.global_step + 1)
-            self._metrics.add("critic_grad_norm", norm, 1.0)
-        self.prediction.before_step(self.inner_epoch, cast(Any, self.optimizer))
-
-    def after_optimizer_step(self) -> None:
-        """Check the weights, book what was spent, and move the magnet when an update has ended and it is time."""
-        self._check_finite(self._weights_finite(), "its step made weights that are not finite", [], stepped=True)
-        if self.critic is not None:
-            self.critic.after_step()
-        self.prediction.after_step((self.state.global_step - 1) % self.plan.inner_epochs, cast(Any, self.optimizer))
-        self._spending.book(self.state.global_step // self.plan.inner_epochs)
-        if self.state.global_step % self.plan.inner_epochs:
-            return
-        update = self.state.global_step // self.plan.inner_epochs
-        if self.method.sampled_objective.needs_magnet:
-            self._move_magnet(update)
-        if self._sampler == "behavior" and self.plan.round_ends_after(update):
-            self.roles.move("behavior", "current")
-        self._experiences = []
-
-    def _move_magnet(self, update: int) -> None:
-        move = None
-        if self.method.magnet.needs_progress:
-            move = self._measured_move()
-            self.first_move = move if self.first_move is None else self.first_move
-            self._metrics.add("policy_move", move, 1.0)
-        clock = MagnetClock(update, self.plan.round_ends_after(update), move, self.first_move)
-        rate = self.method.magnet.rate(clock)
-        if rate > 0:
-            self.roles.move("magnet", "current", rate)
-            self._magnet_moved = True
-            self.first_move = None
-            if rate == 1.0:
-                self.magnet_moves.append(update)
-
-    def _measured_move(self) -> float:
-        """How far the update moved the policy: an estimate of the total variation distance, over all processes."""
-        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        with torch.no_grad(), self.roles.use("current") as model, self.accelerator.autocast():
-            for experience in self._experiences:
-                total += self._collector.moved(model, experience).to(total)
-        if self.accelerator.num_processes > 1:
-            total = cast(Tensor, self.accelerator.reduce(total, reduction="sum"))
-        return float(total[0] / total[1].clamp(min=1e-300))
 
 
 class _MagnetCallback(TrainerCallback):

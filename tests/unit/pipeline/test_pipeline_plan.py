@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from magnetar.cli.pipeline.provenance import made_otherwise
 from magnetar.errors import ConfigError
 from magnetar.pipeline.digests import FileDigests, digest_of
 from magnetar.pipeline.manifest import (
@@ -17,10 +20,11 @@ from magnetar.pipeline.manifest import (
     outputs_of,
     product_digest,
     read_manifest,
+    read_started,
     write_manifest,
     write_started,
 )
-from magnetar.pipeline.plan import Product, Step, differences, inputs_of, plan_states
+from magnetar.pipeline.plan import Product, Step, StepState, differences, inputs_of, plan_states, state_of
 from magnetar.pipeline.references import Reference, parse_reference, references_in
 
 USES = {Reference("sft", ("model",)): Product("sft", "", "model")}
@@ -112,9 +116,59 @@ def test_a_skipped_step_is_used_as_it_is_or_blocks(tmp_path: Path) -> None:
     assert statuses(changed, skipped={"sft"}) == ["skipped", "finished", "finished"]
     # What can do without it is made without it.
     for step in found:
-        (step.folder / "manifest.json").unlink()
+        shutil.rmtree(step.folder)
     found[1] = replace(found[1], optional=tuple(USES))
     assert statuses(found, skipped={"sft"}) == ["skipped", "run", "run"]
+
+
+def test_a_step_needs_what_failed_unless_it_can_do_without(tmp_path: Path) -> None:
+    second = steps(tmp_path)[1]
+    before = {"sft": StepState("failed", ("no memory",))}
+    state = state_of(second, before, "1.0", FileDigests())
+    assert (state.status, state.reasons) == ("blocked", ("sft:model is needed, and sft failed",))
+    state = state_of(replace(second, optional=tuple(USES)), before, "1.0", FileDigests())
+    assert state.status == "run"
+    assert inputs_of(replace(second, optional=tuple(USES)), before, "1.0")["uses"] == {}
+
+
+def test_a_folder_that_no_pipeline_wrote_is_refused_not_removed(tmp_path: Path) -> None:
+    found = steps(tmp_path)
+    found[0].folder.mkdir()
+    assert statuses(found)[0] == "run"  # empty
+    (found[0].folder / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"sft is where sft would be made, but it holds files that no pipeline wrote"):
+        statuses(found)
+    # One that keeps what is in its folder moves nothing.
+    assert statuses([replace(found[0], keeps=True)]) == ["run"]
+
+
+def test_settings_are_compared_as_a_manifest_gives_them_back(tmp_path: Path) -> None:
+    """YAML reads dates, and code writes tuples; a file has neither."""
+    found = steps(tmp_path, since=date(2024, 1, 1), modules=("q_proj", "v_proj"))
+    finish_all(found)
+    assert statuses(found) == ["finished", "finished", "finished"]
+
+
+def test_an_attempt_that_was_killed_counts_until_its_last_file(tmp_path: Path) -> None:
+    write_started(tmp_path, {}, 1.5, since=1e9)
+    for name, hours in (("one", 0.25), ("two", 0.5)):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (1e9 + 3600 * hours, 1e9 + 3600 * hours))
+    os.utime(tmp_path / "started.json", (1e9, 1e9))
+    assert read_started(tmp_path) == ({}, 2.0)
+    write_started(tmp_path, {}, 1.5)  # between attempts
+    assert read_started(tmp_path) == ({}, 1.5)
+
+
+def test_kept_steps_say_with_what_other_code_they_were_made() -> None:
+    one = Manifest("a", {}, {}, "", "", versions={"magnetar": "1", "trl": "1.15"}, git={"commit": "a" * 40})
+    other = replace(one, versions={"magnetar": "1", "trl": "1.16"}, git=None)
+    now = {"magnetar": "1", "trl": "1.16"}
+    assert made_otherwise([one, one, other], {"commit": "b" * 40}, now) == [
+        "2 with commit aaaaaaaaaa (now bbbbbbbbbb)",
+        "2 with trl 1.15 (now 1.16)",
+    ]
+    assert made_otherwise([other], {"commit": "b" * 40}, now) == []
 
 
 def test_damage_is_found_by_size_time_or_reading(tmp_path: Path) -> None:

@@ -66,8 +66,12 @@ def main(argv: list[str]) -> int:
     skipped = skipped_steps(steps, asked.only, asked.skip, asked.start)
     states = plan_states(steps, magnetar.__version__, digests, skipped=skipped, thorough=asked.verify)
     _refuse_blocked(states)
+    _note_other_code(states)
     if asked.dry_run:
         print(plan_text(steps, states))
+        if work.contents.unknown:
+            names = ", ".join(work.contents.unknown)
+            print(f"note: --dry_run does not ask the Hub, where these have to be: {names}", file=sys.stderr)
         return 0
     work.contents.require_known()
     with only_pipeline(config.output_dir), stop_signals():
@@ -85,6 +89,21 @@ def plan_text(steps: list[Step], states: Mapping[str, StepState]) -> str:
         lines.append(f"{step.name:<{width}}  {told}")
         lines += [" " * (width + 2 + 13) + reason for reason in rest]
     return "\n".join(lines)
+
+
+def _note_other_code(states: Mapping[str, StepState]) -> None:
+    """Say of what is kept with what other code it was made: only Magnetar's version is a reason to make it again."""
+    from magnetar.cli.pipeline.provenance import git_state, made_otherwise
+    from magnetar.evaluation import package_versions
+
+    kept = [state.manifest for state in states.values() if state.status == "finished" and state.manifest is not None]
+    told = made_otherwise(kept, git_state(), package_versions())
+    if told:
+        print(
+            f"note: of {len(kept)} finished steps {'; '.join(told)}; they are kept, remove a step's folder to make it "
+            "again",
+            file=sys.stderr,
+        )
 
 
 def _refuse_blocked(states: Mapping[str, StepState]) -> None:

@@ -1,12 +1,16 @@
 """What a pipeline reads from elsewhere, and what tells that it has changed: bytes of files, revisions on the Hub."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import magnetar
 from magnetar.errors import ConfigError, DataError, ModelError
-from magnetar.pipeline.digests import FileDigests
+from magnetar.pipeline.digests import FileDigests, digest_of
+
+if TYPE_CHECKING:
+    from magnetar.judges.kinds import JudgeSpec
 
 __all__ = ["UNKNOWN", "Contents"]
 
@@ -65,6 +69,17 @@ class Contents:
             return found if source.base is None else f"{found} on {self.model(source.base.name)}"
         return self._revision(name, "model", revision)
 
+    def template(self, name: str) -> str:
+        """Digest of a chat template: of its file, or of the tokenizer that has it.
+
+        Raises:
+            ModelError: There is no such file or folder, or the Hub does not know it.
+        """
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return self.digests.of_folder(path)
+        return self.digests.of(path) if path.is_file() else self.model(name)
+
     def policy(self, spec: Any) -> str:
         """Digest of what answers: a model, or a file of responses; of an endpoint only its name.
 
@@ -81,7 +96,7 @@ class Contents:
         return self.digests.of(path) if path.is_file() else str(spec)
 
     def judge(self, spec: Any) -> str:
-        """Digest of what a judge is made from, as far as that lies here.
+        """Digest of what a judge is made from, as far as that lies here: of a panel, of all its judges.
 
         Raises:
             JudgeError: The spec cannot be used.
@@ -89,6 +104,15 @@ class Contents:
         from magnetar.judges import parse_judge_spec
 
         parsed = parse_judge_spec(spec)
+        if isinstance(spec, str) and ":" not in spec and Path(spec).suffix in (".yaml", ".yml", ".json"):
+            return digest_of([self.digests.of(Path(spec).expanduser()), self._judged_by(parsed)])
+        return self._judged_by(parsed)
+
+    def _judged_by(self, parsed: "JudgeSpec") -> str:
+        members = parsed.options.get("judges")
+        if members:
+            named = members.items() if isinstance(members, Mapping) else enumerate(members)
+            return digest_of({str(name): self.judge(member) for name, member in named})
         target = parsed.target or ""
         path = Path(target).expanduser()
         if target and path.is_dir():

@@ -3,14 +3,18 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import magnetar
+from magnetar.pipeline.manifest import Manifest
 
-__all__ = ["git_state", "hardware"]
+__all__ = ["git_state", "hardware", "made_otherwise"]
+
+COMMIT_SHOWN = 10  # letters
 
 
 def git_state() -> dict[str, Any] | None:
@@ -35,6 +39,35 @@ def hardware() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["accelerators"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return found
+
+
+def made_otherwise(
+    manifests: Iterable[Manifest], git: Mapping[str, Any] | None, versions: Mapping[str, str]
+) -> list[str]:
+    """What finished steps were made with that is another now, though it is no reason to make them again.
+
+    Args:
+        manifests: Of steps that are kept.
+        git: State of the repository now.
+        versions: Of Python and packages now.
+
+    Returns:
+        For each difference a clause, with the number of steps.
+    """
+    found: dict[str, int] = {}
+    for manifest in manifests:
+        before, now = (manifest.git or {}).get("commit"), (git or {}).get("commit")
+        clauses = []
+        if before and now and before != now:
+            clauses.append(f"commit {before[:COMMIT_SHOWN]} (now {now[:COMMIT_SHOWN]})")
+        clauses += [
+            f"{name} {version} (now {versions.get(name, 'absent')})"
+            for name, version in manifest.versions.items()
+            if name != "magnetar" and versions.get(name) != version
+        ]
+        for clause in clauses:
+            found[clause] = found.get(clause, 0) + 1
+    return [f"{count} with {clause}" for clause, count in found.items()]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,33 +1,33 @@
 """Running the steps of a pipeline: one at a time, each with a manifest at its end, what failed named."""
 
-import json
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 import magnetar
 from magnetar.cli.comparison.runs import free_memory
+from magnetar.cli.pipeline.earlier import EARLIER, earlier_result, put_aside
 from magnetar.cli.pipeline.provenance import git_state, hardware
 from magnetar.cli.pipeline.stages import run_step
 from magnetar.cli.pipeline.work import Work
 from magnetar.errors import ConfigError, MagnetarError
 from magnetar.evaluation import package_versions
+from magnetar.pipeline.files import write_json
 from magnetar.pipeline.manifest import (
-    MANIFEST_FILE,
+    FAILURE_FILE,
     STARTED_FILE,
     Manifest,
     inputs_digest,
     outputs_of,
     product_digest,
-    read_manifest,
     read_started,
     write_manifest,
     write_started,
@@ -38,7 +38,7 @@ __all__ = ["only_pipeline", "run_steps"]
 
 OVERVIEW_FILE = "pipeline.json"
 LOCK_FILE = ".pipeline.lock"
-EARLIER = "earlier"
+UNDER_WAY = "under way"
 TRAINS = ("sft", "preference", "train")
 
 
@@ -89,8 +89,8 @@ def run_steps(
         skip = step.name in skipped
         state = state_of(step, states, magnetar.__version__, work.contents.digests, skip=skip, thorough=thorough)
         where = f"[{number}/{len(steps)}] {step.name}"
-        if state.status in ("run", "resume"):
-            state = _earlier_result(step, states, work, state) or state
+        if state.status == "run":
+            state = _with_earlier_result(step, states, work, state)
         states[step.name] = state
         work.finished = _finished(work, states)
         if state.status in ("finished", "skipped", "blocked"):
@@ -99,21 +99,23 @@ def run_steps(
                 failed.append(f"{step.name}: {'; '.join(state.reasons)}")
             continue
         _say(f"{where}: {'goes on' if state.status == 'resume' else 'runs'} ({'; '.join(state.reasons)})")
+        _keep_record(steps, states, work, now=step.name)
         try:
             states[step.name] = _run_one(step, states, work, command, resume=state.status == "resume")
-        except (MagnetarError, torch.OutOfMemoryError, OSError) as error:
-            states[step.name] = StepState("blocked", (str(error),), None)
-            failed.append(f"{step.name}: {error}")
-            _say(f"{where} failed: {error}")
+        except Exception as error:  # whatever it is: what does not depend on this step goes on, also at night
+            states[step.name] = StepState("failed", (_failure(step, error),), None)
+            failed.append(f"{step.name}: {states[step.name].reasons[0]}")
+            _say(f"{where} failed: {states[step.name].reasons[0]}")
         except KeyboardInterrupt as stop:
+            _keep_record(steps, states, work)
             raise _explained(stop, step) from stop
         else:
             done = states[step.name].manifest
             _say(f"{where}: finished, {_hours(0.0 if done is None else done.hours)}")
-        _write_overview(steps, states, work)
-        work.contents.digests.keep()
-    _write_overview(steps, states, work)
-    work.contents.digests.keep()
+        if step.stage in TRAINS:  # evaluations give back what they load
+            free_memory()
+        _keep_record(steps, states, work)
+    _keep_record(steps, states, work)
     for line in failed:
         _say(f"missing: {line}")
     return not failed
@@ -126,18 +128,19 @@ def _finished(work: Work, states: Mapping[str, StepState]) -> set[str]:
     }
 
 
-def _write_overview(steps: Sequence[Step], states: Mapping[str, StepState], work: Work) -> None:
-    """``pipeline.json``: all steps in their order, for pages and for people."""
+def _keep_record(steps: Sequence[Step], states: Mapping[str, StepState], work: Work, now: str | None = None) -> None:
+    """``pipeline.json``: all steps in their order, for pages and for people; and the digests that were computed."""
     entries = []
     for step in steps:
         state = states.get(step.name)
         done = None if state is None else state.manifest
+        status = "waiting" if state is None else state.status
         entries.append(
             {
                 "name": step.name,
                 "stage": step.stage,
                 "folder": step.name,
-                "status": "waiting" if state is None else state.status,
+                "status": UNDER_WAY if step.name == now else status,
                 "reasons": [] if state is None else list(state.reasons),
                 "hours": None if done is None else done.hours,
                 "results": {} if done is None else dict(done.results),
@@ -145,10 +148,26 @@ def _write_overview(steps: Sequence[Step], states: Mapping[str, StepState], work
         )
     config = {"model": work.config.model, "settings": dict(work.config.settings), **work.config.stages}
     path = work.config.output_dir / OVERVIEW_FILE
-    unfinished = path.with_name(f"{path.name}.part")
-    text = json.dumps({"format": 1, "steps": entries, "config": config}, indent=2, ensure_ascii=False, default=str)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        write_json(path, {"format": 1, "steps": entries, "config": config})
+        work.contents.digests.keep()
+    except OSError as error:  # a full disk: steps say so themselves, and nothing depends on this file
+        _say(f"note: {path} was not brought up to date ({error})")
+
+
+def _failure(step: Step, error: Exception) -> str:
+    """What went wrong, in a line; the rest goes into a file of the step's folder."""
+    told = str(error) if isinstance(error, MagnetarError) else f"{type(error).__name__}: {error}"
+    told = " ".join(told.split()) or type(error).__name__
+    if not (step.folder / STARTED_FILE).is_file():
+        return told
+    path = step.folder / FAILURE_FILE
+    try:
+        path.write_text(f"{_now()}\n{''.join(traceback.format_exception(error))}", encoding="utf-8")
+    except OSError:
+        traceback.print_exception(error)
+        return told
+    return f"{told} (where it happened: {path})"
 
 
 def _run_one(
@@ -158,17 +177,16 @@ def _run_one(
     before = read_started(step.folder) if resume else None
     spent = 0.0 if before is None else before[1]
     if not resume:
-        _put_aside(step, work)
-    write_started(step.folder, inputs, spent)
+        put_aside(step, work)
+    write_started(step.folder, inputs, spent, since=time.time())
     started, clock = _now(), time.monotonic()
     try:
         results = run_step(step, work, resume)
     except BaseException:
-        write_started(step.folder, inputs, spent + (time.monotonic() - clock) / 3600)
+        with suppress(OSError):  # a full disk; what went wrong matters more
+            write_started(step.folder, inputs, spent + (time.monotonic() - clock) / 3600)
         raise
-    finally:
-        if step.stage in TRAINS:  # evaluations give back what they load
-            free_memory()
+    (step.folder / FAILURE_FILE).unlink(missing_ok=True)
     if not work.config.keep_checkpoints:
         for folder in step.folder.glob("checkpoint-*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -193,47 +211,16 @@ def _run_one(
     return StepState("finished", (), manifest)
 
 
-def _put_aside(step: Step, work: Work) -> None:
-    """Keep what an earlier making gave, so that going back to its inputs finds it again."""
-    if not step.folder.exists():
-        return
-    if step.keeps:
-        (step.folder / MANIFEST_FILE).unlink(missing_ok=True)
-        return
-    manifest = None
-    with suppress(MagnetarError):  # damaged: nothing says what it was
-        manifest = read_manifest(step.folder)
-    if manifest is None:
-        shutil.rmtree(step.folder)
-        return
-    place = _earlier_folder(step, manifest.inputs_digest, work)
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    step.folder.rename(place)
-
-
-def _earlier_result(step: Step, states: dict[str, StepState], work: Work, state: StepState) -> StepState | None:
-    """A result that was made from the same inputs before, put back into its place; None if there is none."""
-    if step.keeps:
-        return None
-    digest = inputs_digest(inputs_of(step, states, magnetar.__version__))
-    place = _earlier_folder(step, digest, work)
-    if not (place / MANIFEST_FILE).is_file() or (step.folder / STARTED_FILE).is_file():
-        return None
-    aside = place.with_name(f"{place.name}.swapped")
-    place.rename(aside)
-    _put_aside(step, work)
-    step.folder.parent.mkdir(parents=True, exist_ok=True)
-    aside.rename(step.folder)
-    found = state_of(step, states, magnetar.__version__, work.contents.digests, thorough=True)
-    if found.status != "finished":
+def _with_earlier_result(step: Step, states: Mapping[str, StepState], work: Work, state: StepState) -> StepState:
+    """The step's state with what was made from the same inputs before, if there is such a result."""
+    found = earlier_result(step, states, work)
+    if found is None:
+        return state
+    if found.status not in ("finished", "resume"):
         return StepState("run", (*state.reasons, *found.reasons), None)
-    _say(f"{step.name}: made before from the same inputs; put back from {work.config.output_dir / EARLIER}")
+    word = "made" if found.status == "finished" else "begun"
+    _say(f"{step.name}: {word} before from the same inputs; put back from {work.config.output_dir / EARLIER}")
     return found
-
-
-def _earlier_folder(step: Step, digest: str, work: Work) -> Path:
-    return work.config.output_dir / EARLIER / f"{step.name.replace('/', '--')}-{digest[:12]}"
 
 
 def _explained(stop: KeyboardInterrupt, step: Step) -> KeyboardInterrupt:

@@ -68,7 +68,7 @@ class Work:
         if name in self.groups:
             return [one for text in self.groups[name] if (one := parse_reference(text)) is not None]
         known = [text for text in (*self.groups, *self.products) if text.startswith(f"{reference.stage}:")]
-        raise ConfigError(f"{where}: {unknown_reference(reference, known)}")
+        raise ConfigError(f"{where}: {unknown_reference(reference, known, reference.stage in self.config.stages)}")
 
     def seeds_of(self, value: str) -> list[str]:
         """A group of products as its members, anything else as itself."""

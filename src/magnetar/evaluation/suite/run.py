@@ -38,6 +38,7 @@ from magnetar.types import Prompt
 
 __all__ = ["evaluate_suite"]
 
+RunsOfPairs = dict[tuple[str, str], list[tuple[str, str]]]
 OTHERS = ("attacks", "benchmarks", "exploitability")
 
 
@@ -126,24 +127,22 @@ def _ask_judge(
     asker = GroupAsker(judge, prompts)
     if "costs" in asked.ask:
         check_scores(judge)
+    playing = entrants.playing if _plays(config, label) else ()
+    pairs, games = _asked_pairs(config, label, entrants, playing)
+    wanted = dict.fromkeys(pair for runs in (*pairs.values(), *games.values()) for pair in runs)
+    compared = {name for pair in wanted for name in pair}
+    if wanted:
+        count, unit = needed_comparisons(judge, len(wanted), len(prompts), config.sampling.responses, len(compared))
+        twice = " in both orders" if sees_order(judge) else ""
+        tell(f"judge {label}: {count:,} {unit}{twice}, less what it was asked before")
+    scored = [run for name in config.policies for run in entrants.members[name]] if "costs" in asked.ask else []
+    read = {name: one.texts for name, one in responses.items() if name in compared.union(scored)}
+    asker.read(read, progress=f"{label} reads" if progress else None)
+    if "costs" in asked.ask:
         result = _with_costs(config, label, asker, by_category, entrants, responses, result)
     if "matchups" not in asked.ask:
         tell(f"judge {label}: {_counted(asker.counts)}")
         return result
-    pairs = {(p, o): _runs(entrants, p, o) for p, o in config.pairs}
-    playing = entrants.playing if _plays(config, label) else ()
-    games = {
-        (second, first): _runs(entrants, second, first)
-        for at, first in enumerate(playing)
-        for second in playing[at + 1 :]
-        if (second, first) not in pairs and (first, second) not in pairs
-    }
-    wanted = dict.fromkeys(pair for runs in (*pairs.values(), *games.values()) for pair in runs)
-    count, unit = needed_comparisons(
-        judge, len(wanted), len(prompts), config.sampling.responses, len({name for pair in wanted for name in pair})
-    )
-    twice = " in both orders" if sees_order(judge) else ""
-    tell(f"judge {label}: {count:,} {unit}{twice}, less what it was asked before")
     judged: dict[tuple[str, str], JudgedGroups] = {}
     for first, second in tqdm(list(wanted), desc=f"{label} compares", unit="pair", disable=not progress, leave=False):
         judged[first, second] = asker.compare(first, responses[first].texts, second, responses[second].texts)
@@ -237,6 +236,22 @@ def _counted(counts: Mapping[str, float]) -> str:
 
 def _runs(entrants: Entrants, policy: str, opponent: str) -> list[tuple[str, str]]:
     return [(s, r) for s in entrants.members[policy] for r in entrants.members[opponent]]
+
+
+def _asked_pairs(
+    config: SuiteConfig, label: str, entrants: Entrants, playing: Sequence[str]
+) -> tuple[RunsOfPairs, RunsOfPairs]:
+    """The match-ups that one judge is asked about, and what its tournament needs beside them, each with its runs."""
+    if "matchups" not in config.judges[label].ask:
+        return {}, {}
+    pairs = {(p, o): _runs(entrants, p, o) for p, o in config.pairs}
+    games = {
+        (second, first): _runs(entrants, second, first)
+        for at, first in enumerate(playing)
+        for second in playing[at + 1 :]
+        if (second, first) not in pairs and (first, second) not in pairs
+    }
+    return pairs, games
 
 
 def _plays(config: SuiteConfig, label: str) -> bool:

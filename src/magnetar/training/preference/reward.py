@@ -12,7 +12,7 @@ from trl import RewardConfig, RewardTrainer  # pyright: ignore[reportPrivateImpo
 from magnetar.errors import ConfigError
 from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.preparation import prepare_run
-from magnetar.training.preference.saving import SavesRun
+from magnetar.training.preference.saving import SavesJudge
 from magnetar.training.preference.trainer import PreferenceTrainer
 
 __all__ = ["TrlRewardTrainer", "make_trainer"]
@@ -20,7 +20,7 @@ __all__ = ["TrlRewardTrainer", "make_trainer"]
 Model = PreTrainedModel | PeftModel
 
 
-class TrlRewardTrainer(SavesRun, RewardTrainer):
+class TrlRewardTrainer(SavesJudge, RewardTrainer):
     """TRL's `RewardTrainer`, given our token ids, with our checkpoints, stop signals and judge's folder.
 
     It learns from hard labels, the Bradley–Terry loss at temperature 1. Given token ids, it neither renders nor drops
@@ -72,7 +72,7 @@ class TrlRewardTrainer(SavesRun, RewardTrainer):
         self.set_up_run(args)
 
 
-def make_trainer(model: str | Model, args: PreferenceConfig, train_dataset: Dataset, **options: Any) -> SavesRun:
+def make_trainer(model: str | Model, args: PreferenceConfig, train_dataset: Dataset, **options: Any) -> SavesJudge:
     """The trainer of a run: TRL's for reward models where ``use_trl`` asks for it, ours otherwise.
 
     Args:

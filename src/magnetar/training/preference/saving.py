@@ -1,7 +1,5 @@
-"""The part of a preference run that saves, resumes and stops: shared by our trainer and TRL's."""
+"""What a preference run saves, and the judge that comes out: shared by our trainer and TRL's."""
 
-import hashlib
-import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -10,48 +8,31 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
+from transformers import PreTrainedModel
 
 import magnetar
-from magnetar.errors import CheckpointError, ConfigError
+from magnetar.errors import ConfigError
 from magnetar.judges.models.card import JudgeCard, write_card
 from magnetar.modeling.sharding import without_weights
-from magnetar.training import checkpoints
-from magnetar.training.callbacks import StopSignals, TrainingInterrupted
-from magnetar.training.preference.callbacks import PreferenceConsole, PreferenceFiles
+from magnetar.training.dataset_runs import DatasetRun, RunKind
 from magnetar.training.preference.config import PreferenceConfig
-from magnetar.training.resumable import refuse_other_run
-from magnetar.training.sharding import agreed, will_be_sharded
-from magnetar.training.starting_point import digest_of_start
+from magnetar.training.sharding import will_be_sharded
 
-__all__ = ["SavesRun", "check_resume", "digest_of"]
+__all__ = ["PREFERENCE_RUN", "SavesJudge"]
+
+PREFERENCE_RUN = RunKind("preference", "a preference model", "pairs")
 
 
-class SavesRun(Trainer):
-    """Checkpoints that are complete or not there, resumption, stop signals, and the judge's folder at the end."""
+class SavesJudge(DatasetRun):
+    """A run whose checkpoints, and result, are judges."""
 
+    run_kind = PREFERENCE_RUN
     settings: PreferenceConfig
-    labels: dict[str, str]
-    signals: StopSignals
-    data_digest: str
-    start_digest: str
 
-    def set_up_run(self, settings: PreferenceConfig) -> None:
+    def set_up_run(self, settings: PreferenceConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Attach callbacks; called at the end of a trainer's construction."""
-        self.settings = settings
-        # What a reader should see in place of a path or an object: "model", "dataset".
-        self.labels = {}
-        self.data_digest = digest_of(cast(Dataset, self.train_dataset))
-        self.start_digest = agreed(digest_of_start(cast(nn.Module, self.model)), settings.world_size)
+        super().set_up_run(settings)
         self._skeleton = without_weights(cast(nn.Module, self.model)) if will_be_sharded(settings) else None
-        # Ours print one line a log and keep the bar; transformers' print dictionaries.
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
-        self.signals = StopSignals(self.accelerator)
-        self.add_callback(self.signals)
-        self.add_callback(PreferenceFiles(self))
-        if not settings.disable_tqdm and settings.process_index == 0:
-            self.add_callback(PreferenceConsole())
 
     def run_settings(self) -> dict[str, Any]:
         """What a reader needs to know of the run, as plain values; written to `magnetar_config.json`."""
@@ -134,43 +115,18 @@ class SavesRun(Trainer):
                 cast(Any, whole).tie_weights()
         return whole
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> Any:
-        """Train; see `transformers.Trainer.train`. A finished run that is resumed is loaded, and trains nothing.
-
-        Args:
-            resume_from_checkpoint: A checkpoint folder, or True for the newest complete one of ``output_dir``.
-            trial: Passed on.
-            ignore_keys_for_eval: Passed on.
-
-        Returns:
-            The result of `transformers.Trainer.train`.
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; see `DatasetRun.train`.
 
         Raises:
-            CheckpointError: The checkpoint is incomplete, damaged or of another run, or saving failed.
-            ConfigError: The output folder holds another run, or several processes evaluated before they trained.
-            TrainingInterrupted: After SIGINT or SIGTERM, once a checkpoint is written.
+            ConfigError: Also where several processes evaluated before they trained.
         """
         self._refuse_unshared_gradients()
-        run_dir = Path(cast(str, self.args.output_dir))
-        if resume_from_checkpoint:
-            found = resume_from_checkpoint
-            folder = checkpoints.latest_checkpoint(run_dir) if found is True else Path(str(found))
-            check_resume(folder, self.settings, self.data_digest, self.start_digest)
-            resume_from_checkpoint = str(folder)
-        elif not self.settings.overwrite_output_dir:
-            refuse_other_run(run_dir)
-        elif self.args.should_save:
-            checkpoints.remove_all(run_dir)
-        with self.signals.installed():
-            result = super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
-        if self.signals.received is not None and self.state.global_step < self.state.max_steps:
-            raise TrainingInterrupted(self.signals.received, run_dir / f"checkpoint-{self.state.global_step}")
-        return result
+        return super().train(*args, **kwargs)
+
+    def save_beside(self, folder: Path) -> None:
+        """The judge's card, so that a checkpoint can be loaded as a judge."""
+        write_card(folder, self.card())
 
     def _refuse_unshared_gradients(self) -> None:
         """Refuse a model that an evaluation made ready: accelerate would not wrap it again to exchange gradients."""
@@ -186,77 +142,3 @@ class SavesRun(Trainer):
                 f"the model was evaluated before train() on {processes} processes, which would then not exchange "
                 "gradients; measure the start with eval_on_start=True, or evaluate after training"
             )
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing in a finished run that is resumed: transformers looks for the end only after a step."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save everything, mark the checkpoint as complete, and only then remove older ones."""
-        with checkpoints.whole_checkpoint(self.args, self.state) as folder:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                write_card(folder, self.card())
-                run = {"data": self.data_digest, "start": self.start_digest}
-                _write_state(folder, self.settings, run, self.state.global_step)
-
-
-def digest_of(dataset: Dataset) -> str:
-    """Digest of the encoded pairs in their order: another dataset, tokenizer or limit has another one."""
-    digest = hashlib.blake2b(digest_size=16)
-    for column in sorted(dataset.column_names):
-        digest.update(column.encode())
-        for batch in dataset.select_columns([column]).with_format("arrow").iter(1000):
-            digest.update(repr(cast(Any, batch)[column].to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def check_resume(
-    folder: Path, settings: PreferenceConfig, data_digest: str | None = None, start_digest: str | None = None
-) -> None:
-    """Check that a checkpoint is complete and of this run.
-
-    Args:
-        folder: The checkpoint.
-        settings: Of the run that would go on.
-        data_digest: Of its pairs; None before they are encoded.
-        start_digest: Of what it started from; None before that is loaded.
-
-    Raises:
-        CheckpointError: It is not.
-    """
-    path = checkpoints.state_file(folder)
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))["preference"]
-        known = dict(saved)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, or not of a preference model ({error!r}); resume from another checkpoint"
-        ) from error
-    for name, value in settings.fingerprint().items():
-        if known.get(name) != value:
-            raise CheckpointError(
-                f"{folder} was written with {name}={known.get(name)!r}, this run has {name}={value!r}; resume with the "
-                "same setting, or start a new run in another output_dir"
-            )
-    if data_digest is not None and known.get("data") != data_digest:
-        raise CheckpointError(
-            f"{folder} was written while training on other pairs; resume with the same dataset, split and tokenizer, "
-            "or start a new run in another output_dir"
-        )
-    if start_digest is not None and known.get("start") != start_digest:
-        raise CheckpointError(
-            f"{folder} was written while training an adapter on another model, or another adapter; resume with the "
-            "same model and adapter settings, or start a new run in another output_dir"
-        )
-
-
-def _write_state(folder: Path, settings: PreferenceConfig, run: dict[str, str], step: int) -> None:
-    state = {"format": 1, "step": step, "preference": {**settings.fingerprint(), **run}}
-    unfinished = folder / f"{checkpoints.STATE_FILE}.part"
-    unfinished.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / checkpoints.STATE_FILE)  # at once: half a mark would be a mark

@@ -15,14 +15,14 @@ from magnetar.training.preference.config import PreferenceConfig
 from magnetar.training.preference.encoding import PairCollator, encode_pairs
 from magnetar.training.preference.preparation import prepare_run
 from magnetar.training.preference.reading import read_pairs
-from magnetar.training.preference.saving import SavesRun
+from magnetar.training.preference.saving import SavesJudge
 
 __all__ = ["PreferenceTrainer"]
 
 Model = PreTrainedModel | PeftModel
 
 
-class PreferenceTrainer(SavesRun):
+class PreferenceTrainer(SavesJudge):
     """Trains a judge of kind reward, cost, pairwise or general on preference pairs, hard or soft.
 
     A `transformers.Trainer` whose batches are pairs: both responses of a pair (for a pairwise model: both orders) are

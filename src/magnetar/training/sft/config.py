@@ -5,12 +5,13 @@ from typing import Any
 
 from trl import SFTConfig  # pyright: ignore[reportPrivateImportUsage] - trl exports lazily
 
-from magnetar.errors import ConfigError
+from magnetar.errors import ConfigError, unknown_name
+from magnetar.training.sft.fitting import ON_LONG
 
 __all__ = ["SupervisedConfig"]
 
 FINGERPRINT = (
-    *("max_length", "packing", "packing_strategy", "completion_only_loss", "loss_type", "shuffle_dataset"),
+    *("max_length", "on_long", "packing", "packing_strategy", "completion_only_loss", "loss_type", "shuffle_dataset"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "train_sampling_strategy"),
     *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
     *("optim", "max_grad_norm", "bf16", "fp16", "disable_dropout", "seed", "data_seed"),
@@ -35,6 +36,11 @@ class SupervisedConfig(SFTConfig):
         True,
         "Save a LoRA adapter merged into its model, so that another can be trained on it; false: the adapter alone.",
     )
+    on_long: str = _setting(
+        "cut_response",
+        "What to do with more than max_length tokens: cut_response (as TRL does: the end is cut, and what has no "
+        "response left is left out), cut_prompt (its beginning is cut, the response stays whole) or drop.",
+    )
     disable_dropout: bool = _setting(True, "Set dropout to zero, as in self-play.")
     overwrite_output_dir: bool = _setting(False, "Allow an output folder that holds another run; it is replaced.")
 
@@ -55,6 +61,10 @@ class SupervisedConfig(SFTConfig):
         for name, reason in unfit.items():
             if getattr(self, name):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, but {reason}; remove it")
+        if self.on_long not in ON_LONG:
+            raise ConfigError(unknown_name("on_long", self.on_long, ON_LONG))
+        if self.on_long != "cut_response":
+            self._check_on_long()
         if self.completion_only_loss is False:
             raise ConfigError("completion_only_loss is False, but only the responses are demonstrations; remove it")
         if self.max_length is not None and self.max_length < 8:
@@ -66,6 +76,19 @@ class SupervisedConfig(SFTConfig):
             raise ConfigError(f"learning_rate is {self.learning_rate}, expected a positive number")
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # pinning is for accelerators; without one it only warns
+
+    def _check_on_long(self) -> None:
+        """What would have no effect, or another one."""
+        for name, reason in (
+            ("packing", "packed rows are filled to max_length whatever their length"),
+            ("chat_template_path", "lengths are counted with the tokenizer's own chat template"),
+        ):
+            if getattr(self, name):
+                raise ConfigError(f"on_long is {self.on_long!r} with {name}, but {reason}; leave one of them out")
+        if self.max_length is None:
+            raise ConfigError(
+                f"on_long is {self.on_long!r}, but max_length is null, so that nothing is long; remove it"
+            )
 
     def fingerprint(self) -> dict[str, Any]:
         """The settings that a resumed run must share with its checkpoint."""

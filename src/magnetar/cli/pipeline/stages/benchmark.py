@@ -3,12 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from magnetar.cli.pipeline.stages.commands import checked_flags, flags, spread_labels
-from magnetar.cli.pipeline.stages.policies import chosen_policies
+from magnetar.cli.pipeline.stages.commands import checked_flags, command_settings, command_step, flags
 from magnetar.cli.pipeline.work import Work
-from magnetar.errors import ConfigError
 from magnetar.pipeline.plan import Step
-from magnetar.pipeline.references import references_in
 
 __all__ = ["run", "steps"]
 
@@ -19,32 +16,9 @@ def steps(work: Work) -> list[Step]:
     """The one step of the stage."""
     from magnetar.cli import benchmark
 
-    own = dict(work.config.stages[STAGE])
-    for key in ("model", "output_dir"):
-        if key in own:
-            raise ConfigError(f"{STAGE}: {key} is set by the stage; name policies with the key 'policies'")
-    if not own.get("tasks"):
-        raise ConfigError(f"{STAGE}: tasks is missing; name some, such as [hellaswag, arc_easy]")
-    policies = spread_labels(chosen_policies(work, own.get("policies"), STAGE))
-    shared = {"dtype": work.config.settings["dtype"]} if "dtype" in work.config.settings else {}
-    settings = {**shared, **own, "policies": policies}
-    folder = work.step_folder(STAGE)
-    checked_flags(benchmark._parse, _words(settings, str(folder), lambda value: value), STAGE)
-    data = {f"policy {label}": work.contents.policy(one) for label, one in policies.items() if not references_in([one])}
-    if own.get("include_path"):
-        data[str(own["include_path"])] = work.contents.dataset(str(own["include_path"]))
-    return [
-        Step(
-            name=STAGE,
-            stage=STAGE,
-            folder=folder,
-            settings=settings,
-            uses=work.used(settings, STAGE),
-            data=data,
-            keeps=True,
-            seeds={"seed": int(own.get("seed", 0))},
-        )
-    ]
+    settings = command_settings(work, STAGE, "model", {"tasks": "[hellaswag, arc_easy]"})
+    checked_flags(benchmark._parse, _words(settings, str(work.step_folder(STAGE)), lambda value: value), STAGE)
+    return [command_step(work, STAGE, settings, ("include_path",))]
 
 
 def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:

@@ -6,9 +6,73 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from magnetar.cli.pipeline.stages.policies import chosen_policies
+from magnetar.cli.pipeline.work import Work
 from magnetar.errors import ConfigError, MagnetarError
+from magnetar.pipeline.plan import Step
+from magnetar.pipeline.references import references_in
 
-__all__ = ["checked_flags", "flags", "spread_labels"]
+__all__ = ["checked_flags", "command_settings", "command_step", "flags"]
+
+PLAYERS = ("policies", "proposers")  # keys that name policies
+
+
+def command_settings(work: Work, stage: str, fixed: str, needed: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a stage that is a command, with a label for each seed of a policy.
+
+    Args:
+        work: Of the pipeline.
+        stage: Key of the configuration.
+        fixed: The command's flag that names what is measured, which the stage gives.
+        needed: Keys that have to be there, each with an example.
+
+    Raises:
+        ConfigError: A key that the stage sets, one that is missing, or policies that cannot be.
+    """
+    own = dict(work.config.stages[stage])
+    for key in (fixed, "output_dir"):
+        if key in own:
+            raise ConfigError(f"{stage}: {key} is set by the stage; name policies with the key 'policies'")
+    for key, example in needed.items():
+        if not own.get(key):
+            raise ConfigError(f"{stage}: {key} is missing; name one, such as {example}")
+    shared = {"dtype": work.config.settings["dtype"]} if "dtype" in work.config.settings else {}
+    players = {
+        key: spread_labels(chosen_policies(work, own.get(key), stage))
+        for key in PLAYERS
+        if key == "policies" or own.get(key)
+    }
+    return {**shared, **{key: value for key, value in own.items() if key not in PLAYERS}, **players}
+
+
+def command_step(work: Work, stage: str, settings: Mapping[str, Any], datasets: tuple[str, ...]) -> Step:
+    """The step of a stage that is a command; it keeps answers, and so goes on by itself.
+
+    Args:
+        work: Of the pipeline.
+        stage: Key of the configuration, and name of the step.
+        settings: Of `command_settings`, checked.
+        datasets: Settings that name datasets, or folders of the command's own.
+    """
+    data = {}
+    for key in datasets:
+        if settings.get(key) and not references_in([settings[key]]):
+            data[str(settings[key])] = work.contents.dataset(str(settings[key]))
+    if settings.get("judge") and not references_in([settings["judge"]]):
+        data["the judge"] = work.contents.judge(settings["judge"])
+    for label, spec in {**settings["policies"], **settings.get("proposers", {})}.items():
+        if not references_in([spec]):
+            data[f"policy {label}"] = work.contents.policy(spec)
+    return Step(
+        name=stage,
+        stage=stage,
+        folder=work.step_folder(stage),
+        settings=settings,
+        uses=work.used(settings, stage),
+        data=data,
+        keeps=True,
+        seeds={"seed": int(settings.get("seed", 0))},
+    )
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from magnetar.cli.pipeline.work import Work
 from magnetar.errors import ConfigError, DataError, checked_integer, unknown_name
+from magnetar.pipeline.digests import LOGS
 from magnetar.pipeline.plan import Product, Step
+from magnetar.pipeline.references import parse_reference
 
 __all__ = ["run", "steps"]
 
-KEYS = ("source", "split", "kind", "parts", "seed", "stratified", "signs", "label", "limit")
+OF_SOURCE = ("split", "label", "folder", "column")
+"""What can be said of each source, or of all together."""
+KEYS = ("source", *OF_SOURCE, "kind", "parts", "seed", "stratified", "signs", "limit")
 KINDS = ("pairs", "prompts", "demonstrations")
 SIGNS = "preferred"
 
@@ -31,7 +36,7 @@ def steps(work: Work) -> list[Step]:
                 stage="data",
                 folder=work.step_folder(step),
                 settings={**own, "parts": [[part, size] for part, size in parts.items()]},  # their order matters
-                data={str(source["dataset"]): work.contents.dataset(str(source["dataset"])) for source in sources},
+                data=dict(_content(source, work) for source in sources),
                 neutral=("kind",) if own.get("kind") is None else (),
                 seeds={"split": own.get("seed", 0)},
                 defaults={"seed": 0, "stratified": False},
@@ -91,6 +96,11 @@ def _check(own: dict[str, Any], where: str) -> None:
     for part in parts:
         if not str(part) or "/" in str(part) or str(part).startswith("."):
             raise ConfigError(f"{where}: part {part!r} is no name of a file")
+        if f"{part}.jsonl" in LOGS or "checkpoint-" in str(part):
+            raise ConfigError(
+                f"{where}: a part cannot be called {part!r}, which is the name of what training leaves behind; choose "
+                "another"
+            )
     try:
         check_parts(parts, f"{where}: parts")
     except DataError as error:
@@ -105,15 +115,35 @@ def _sources(own: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     for entry in entries:
         source = dict(entry) if isinstance(entry, Mapping) else {"dataset": entry}
         for key in source:
-            if key not in ("dataset", "split", "label"):
-                raise ConfigError(f"{where}: source: {unknown_name('field', key, ('dataset', 'split', 'label'))}")
+            if key not in ("dataset", *OF_SOURCE):
+                raise ConfigError(f"{where}: source: {unknown_name('field', key, ('dataset', *OF_SOURCE))}")
         if not isinstance(source.get("dataset"), str):
             raise ConfigError(
                 f"{where}: source is {source.get('dataset')!r}, expected a Hub id, a file or a folder; put it into the "
                 f"file, or give --set data.{where.removeprefix('data: ').removeprefix('data/')}.source=FILE"
             )
-        found.append({"split": own.get("split"), "label": own.get("label"), **source})
+        if parse_reference(source["dataset"]) is not None:
+            raise ConfigError(
+                f"{where}: source is {source['dataset']!r}, but datasets are not made of one another; name its source, "
+                "or make another part of that dataset"
+            )
+        source = {**{key: own.get(key) for key in OF_SOURCE}, **source}
+        for key in OF_SOURCE:
+            if source[key] is not None and not isinstance(source[key], str):
+                raise ConfigError(f"{where}: {key} is {source[key]!r}, expected text")
+        if source["column"] is not None and own.get("kind") != "prompts":
+            raise ConfigError(f"{where}: column is {source['column']!r}, which is for prompts; give kind: prompts too")
+        found.append(source)
     return found
+
+
+def _content(source: Mapping[str, Any], work: Work) -> tuple[str, str]:
+    """A source's name, and the digest of what is read of it; of the Hub that is a revision of all of it."""
+    name = str(source["dataset"])
+    if source["folder"] is None:
+        return name, work.contents.dataset(name)
+    inside = f"{name}/{source['folder']}"
+    return inside, work.contents.dataset(inside if Path(name).expanduser().is_dir() else name)
 
 
 def _read(source: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
@@ -121,10 +151,10 @@ def _read(source: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     from magnetar.data.demonstrations import kind_of
     from magnetar.data.sources import read_source
 
-    raw = read_source(str(source["dataset"]), source["split"])
+    raw = read_source(str(source["dataset"]), source["split"], folder=source["folder"])
     kind = settings.get("kind") or kind_of(raw.column_names)
     if kind == "prompts":
-        return load_prompts(raw)
+        return load_prompts(raw, prompt_column=source["column"] or "prompt")
     if kind == "demonstrations":
         return load_demonstrations(raw, label=source["label"])[0]
     signs = settings.get("signs")

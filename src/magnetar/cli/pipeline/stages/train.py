@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from magnetar.cli.comparison.config import ComparisonConfig, comparison_config, slug
-from magnetar.cli.pipeline.stages.neutral import NEUTRAL
+from magnetar.cli.pipeline.stages.training import NEUTRAL, go_on_or_replace
 from magnetar.cli.pipeline.work import JUDGE_FORMS, Work
 from magnetar.errors import ConfigError, MagnetarError, unknown_name
 from magnetar.pipeline.plan import Product, Step
@@ -62,18 +62,13 @@ def run(step: Step, work: Work, resume: bool) -> dict[str, Any]:
     """What `magnetar train` does, with the policy of each round kept."""
     from magnetar.cli.run_options import settings_run
     from magnetar.cli.train import run as train
-    from magnetar.training.checkpoints import complete_checkpoints
     from magnetar.training.ledger import read_ledger
     from magnetar.training.snapshots import RoundSnapshots
 
     settings = {name: work.place(value) for name, value in step.settings.items() if name != "judge"}
     settings |= {"judge": work.judge(step.settings["judge"]), "output_dir": str(step.folder)}
     options, args, model_config = settings_run(settings)
-    found = complete_checkpoints(step.folder) if resume else []
-    if found:
-        args.resume_from_checkpoint = str(found[-1])
-    else:
-        args.overwrite_output_dir = True  # what is there was cut short before its first checkpoint
+    go_on_or_replace(args, step.folder, resume)
     train(options, args, model_config, prepare=lambda trainer: trainer.add_callback(RoundSnapshots(trainer)))
     ledger = read_ledger(step.folder)
     return {"label": step.payload.label, "seed": step.payload.seed, "rounds": step.payload.rounds, **ledger.to_dict()}

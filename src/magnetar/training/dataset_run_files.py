@@ -1,4 +1,4 @@
-"""Callbacks of a preference run: its files and its lines on the console."""
+"""Callbacks of a run on a fixed dataset: its files and its lines on the console."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from magnetar.training.callbacks import ConsoleCallback
 
-__all__ = ["PreferenceConsole", "PreferenceFiles", "format_line"]
+__all__ = ["DatasetRunConsole", "DatasetRunFiles", "format_line"]
 
 
-class PreferenceFiles(TrainerCallback):
+class DatasetRunFiles(TrainerCallback):
     """Writes `magnetar_config.json` and `metrics.jsonl` into the output folder, line by line."""
 
     def __init__(self, trainer: Any) -> None:
@@ -47,7 +47,7 @@ class PreferenceFiles(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class PreferenceConsole(ConsoleCallback):
+class DatasetRunConsole(ConsoleCallback):
     """A progress bar and one tidy line per log."""
 
     def line(self, step: int, logs: dict[str, float]) -> str | None:
