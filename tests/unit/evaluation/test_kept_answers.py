@@ -139,6 +139,17 @@ def test_different_tokenizers_are_told_in_one_line(model: torch.nn.Module, token
     assert str(rendering_note({"A": one, "C": three})).startswith("different tokenizers and chat templates: A / C;")
 
 
+def test_answers_under_other_settings_are_kept_for_when_they_come_back(tmp_path: Path) -> None:
+    path, asked = tmp_path / "echo.jsonl", []
+    before = kept_answers(Echo(asked=asked), "E", PROMPTS, REQUEST, path)
+    other = replace(REQUEST, seed=4)
+    assert kept_answers(Echo(asked=asked), "E", PROMPTS, other, path) != before
+    assert len(asked) == 2 * len(PROMPTS)
+    assert kept_answers(Echo(asked=asked), "E", PROMPTS, REQUEST, path) == before
+    kept_answers(Echo(asked=asked), "E", PROMPTS, other, path)
+    assert len(asked) == 2 * len(PROMPTS), "nothing was asked again"
+
+
 NO_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{% for message in messages %}{{ message.content }} {% endfor %}"

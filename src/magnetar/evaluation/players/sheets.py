@@ -29,12 +29,14 @@ class AnswerSheet:
 
         Args:
             path: The file; its folder exists.
-            fingerprint: What decides the answers; a file with another one is begun anew, and a line that was cut short
-                by a kill is left out, so that its prompt is answered again.
+            fingerprint: What decides the answers. A file with another one is moved aside, and taken up again when that
+                one comes back, so that trying other settings costs no answers. A line that was cut short by a kill is
+                left out, so that its prompt is answered again.
         """
         self.path = path
         self.lines: dict[str, dict[str, Any]] = {}
         head = json.dumps(fingerprint, sort_keys=True)
+        _take_up(path, head)
         kept = [head]
         if path.is_file():
             # Not `splitlines`, which also splits where a response has a line separator of another kind.
@@ -68,6 +70,23 @@ def answer_seed(seed: int, name: str, prompt: Prompt) -> int:
     """
     digest = hashlib.blake2b(f"{seed}|{name}|{prompt_key(prompt)}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _take_up(path: Path, head: str) -> None:
+    """Put the file of these answers, if there is one, into its place, and that of others aside."""
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            found = _sorted(file.readline().rstrip("\n"))
+        if found in (head, ""):
+            return
+        path.replace(_aside(path, found))
+    before = _aside(path, head)
+    if before.is_file():
+        before.replace(path)
+
+
+def _aside(path: Path, head: str) -> Path:
+    return path.with_name(f"{path.stem}.{hashlib.blake2b(head.encode(), digest_size=6).hexdigest()}{path.suffix}")
 
 
 def _sorted(line: str) -> str:

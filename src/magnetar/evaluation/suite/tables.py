@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from magnetar.evaluation.suite.results import SuiteResult
 
 __all__ = ["Table", "suite_tables", "table_csv", "table_markdown", "table_text", "write_tables"]
 
+OURS = re.compile(
+    r"policies|matchups|matchup_categories|costs|cost_categories|tournament(_\d+)?|attacks|benchmarks|exploitability"
+)
 Cell = str | float | int | Estimate | None
 
 
@@ -60,7 +64,7 @@ def suite_tables(result: SuiteResult) -> list[Table]:
 
 
 def write_tables(result: SuiteResult, folder: Path) -> list[Path]:
-    """Write ``suite.md`` and a CSV file for each table into ``tables``.
+    """Write ``suite.md`` and a CSV file for each table into ``tables``; those of tables that are no more are removed.
 
     Args:
         result: What was found.
@@ -81,6 +85,9 @@ def write_tables(result: SuiteResult, folder: Path) -> list[Path]:
             unfinished = path.with_name(f"{path.name}.part")
             unfinished.write_text(text, encoding="utf-8")
             unfinished.replace(path)
+        for path in (folder / "tables").glob("*.csv"):
+            if path not in texts and OURS.fullmatch(path.stem):
+                path.unlink()
     except OSError as error:
         raise DataError(f"cannot write the tables into {str(folder)!r} ({error}); choose another output_dir") from error
     return list(texts)

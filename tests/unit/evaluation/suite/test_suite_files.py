@@ -29,6 +29,7 @@ from magnetar.evaluation.suite import (
     read_suite,
     write_suite,
 )
+from magnetar.evaluation.suite.tables import write_tables
 from magnetar.evaluation.summary import SideSummary
 
 RATE = Estimate(0.6, 0.5, 0.7, 0.95, "bca")
@@ -150,6 +151,15 @@ def test_a_merged_record_replaces_the_same_one_and_leaves_the_others(tmp_path: P
     assert read.matchups == tuple(full_result().matchups)
     with pytest.raises(DataError, match="unknown section 'atacks'; did you mean 'attacks'"):
         merge_section(tmp_path, "atacks", again)
+
+
+def test_tables_of_sections_that_are_gone_are_gone_and_other_files_stay(tmp_path: Path) -> None:
+    write_tables(full_result(), tmp_path)
+    (tmp_path / "tables" / "mine.csv").write_text("a")
+    before = {path.stem for path in (tmp_path / "tables").iterdir()}
+    write_tables(replace(full_result(), tournament=(), attacks=()), tmp_path)
+    gone = before - {path.stem for path in (tmp_path / "tables").iterdir()}
+    assert gone == {"tournament", "attacks"}
 
 
 def test_a_name_cannot_stand_for_two_things(tmp_path: Path) -> None:
