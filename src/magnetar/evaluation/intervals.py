@@ -108,7 +108,7 @@ def _widened(bca: Estimate, values_B: FloatArray, *, share: bool) -> Estimate:
         low, high = max(low, 0.0), min(high, 1.0)
     if bca.low is None or bca.high is None or (bca.low <= low and high <= bca.high):
         return bca
-    note = f"{count} prompts are few: Student's interval where the bootstrap's is narrower"
+    note = f"few prompts ({count}): the t interval where the bootstrap's is narrower"
     return Estimate(bca.value, min(low, bca.low), max(high, bca.high), bca.confidence, "t", note)
 
 

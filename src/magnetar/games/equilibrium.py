@@ -107,7 +107,7 @@ def maximum_entropy_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
 
     def dual(multipliers: FloatArray) -> tuple[float, FloatArray]:
         logits = constraints @ multipliers
-        return float(logsumexp(logits)), softmax(logits) @ constraints
+        return float(np.asarray(logsumexp(logits))), np.asarray(softmax(logits)) @ constraints
 
     bounds = [(None, None)] * equal.shape[1] + [(0.0, None)] * above.shape[1]
     options = {"ftol": 0.0, "gtol": 1e-13, "maxiter": 5000, "maxfun": 20000, "maxcor": 50}

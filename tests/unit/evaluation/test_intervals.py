@@ -50,7 +50,7 @@ def test_interval_narrows_with_the_square_root_of_the_prompts() -> None:
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
 def test_intervals_over_few_prompts_cover_as_often_as_they_say(count: int) -> None:
     rng = np.random.default_rng(count)
-    hits = dict.fromkeys(("even", "lopsided"), 0)
+    hits: dict[str, int] = {"even": 0, "lopsided": 0}
     for trial in range(200):
         for name, values in (("even", rng.random(count)), ("lopsided", (rng.random(count) < 0.5).astype(float))):
             found = estimate_mean(values, bootstrap=100, confidence=0.9, seed=trial)
@@ -65,7 +65,7 @@ def test_many_prompts_have_the_bootstraps_interval_and_few_are_told() -> None:
     found = estimate_mean(values, bootstrap=200, confidence=0.95, seed=0)
     assert (found.low, found.high) == bca_interval(values, resamples=200, confidence=0.95, seed=0)
     few = estimate_mean(values[:4], bootstrap=200, confidence=0.95, seed=0)
-    assert few.method == "t" and few.note is not None and "4 prompts are few" in few.note
+    assert few.method == "t" and few.note is not None and "few prompts (4)" in few.note
     student = stats.t.interval(0.95, 3, values[:4].mean(), stats.sem(values[:4]))
     low, high = bca_interval(values[:4], resamples=200, confidence=0.95, seed=0)
     assert (few.low, few.high) == pytest.approx((min(student[0], low), min(max(student[1], high), 1.0)))

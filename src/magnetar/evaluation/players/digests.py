@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["WEIGHTS", "files_digest", "folder_digest", "model_digest"]
+__all__ = ["RENDERING", "WEIGHTS", "files_digest", "folder_digest", "model_digest"]
 
 WEIGHTS = ("*.safetensors", "*.bin", "adapter_config.json", "config.json")
 """Files that decide what a model computes."""

@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from magnetar.data import render_prompts
 from magnetar.errors import DataError, ModelError
 from magnetar.evaluation.players.base import StreamingPlayer
+from magnetar.evaluation.players.digests import RENDERING, folder_digest
 from magnetar.evaluation.players.endpoint import EndpointPlayer
 from magnetar.evaluation.players.models import CheckpointPlayer, ModelPlayer, RolePlayer
 from magnetar.types import Prompt
@@ -76,10 +79,18 @@ def _tokenizer(player: StreamingPlayer) -> Any:
     if isinstance(player, ModelPlayer | RolePlayer):
         return player.tokenizer
     if isinstance(player, CheckpointPlayer):
-        from magnetar.modeling.loading import load_tokenizer
-
-        return load_tokenizer(player.spec)
+        folder = Path(player.spec).expanduser()
+        return _loaded(player.spec, folder_digest(folder, RENDERING) if folder.is_dir() else "")
     return None
+
+
+@lru_cache(maxsize=32)
+def _loaded(spec: str, digest: str) -> Any:
+    """A tokenizer, loaded once for as long as its files stay as they are."""
+    from magnetar.modeling.loading import load_tokenizer
+
+    del digest
+    return load_tokenizer(spec)
 
 
 def _digest(value: Any) -> str:
