@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnetar.cli.arguments import at_least, options_of, parse_known
+from magnetar.cli.stop_signals import stop_signals
 from magnetar.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def main(argv: list[str]) -> int:
 
         refuse_others(args.output_dir, {model.name: _policy_record(model) for model in models}, {})
     records: list[BenchmarkRecord] = []
-    for model in models:
-        records += run_policy(model, tasks, settings, args.dtype, args.output_dir)
+    with stop_signals():
+        for model in models:
+            records += run_policy(model, tasks, settings, args.dtype, args.output_dir)
     print(_table(records))
     if args.output_dir is not None:
         print(f"figures: {args.output_dir / 'suite.json'}", file=sys.stderr)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnetar.cli.arguments import at_least, check_output, options_of, parse_known, share, write_json
+from magnetar.cli.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from magnetar.evaluation.players import StreamingPlayer
 
 __all__ = ["main"]
+
+STOPPED = "stopped; the answers of a single match-up are not kept, those of a suite are (magnetar eval --config FILE)"
 
 
 def main(argv: list[str]) -> int:
@@ -61,7 +64,12 @@ def main(argv: list[str]) -> int:
 
     from magnetar.judges import build_judge
 
-    matchup, judge_counts = _play(args, players, prompts, build_judge(spec), sampling)
+    with stop_signals():
+        try:
+            matchup, judge_counts = _play(args, players, prompts, build_judge(spec), sampling)
+        except KeyboardInterrupt as stop:
+            stop.args = (STOPPED,)
+            raise
     return _report(args, matchup, judge_counts)
 
 

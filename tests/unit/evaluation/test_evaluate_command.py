@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,11 @@ def test_values_out_of_range_are_refused(world: dict[str, str], flags: tuple[str
     with pytest.raises(SystemExit) as stop:
         run(world, *flags)
     assert stop.value.code == 2
+
+
+def test_a_match_up_that_is_stopped_says_where_answers_are_kept(
+    world: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("magnetar.evaluation.play.play", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(world) == 143
+    assert "not kept, those of a suite are (magnetar eval --config FILE)" in capsys.readouterr().err

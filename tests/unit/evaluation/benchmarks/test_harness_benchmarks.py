@@ -1,6 +1,8 @@
 """General benchmarks on local tasks: figures against the model's own probabilities, clear errors, and clean resumes."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,14 @@ class TestOnTheHarness:
         assert suite.policies["tiny"].kind == "model" and "lm_eval" in suite.settings["benchmarks"]["harness"]
         assert main([*flags, "--model", f"tiny={model_folder}"]) == 0
         assert len(read_suite(tmp_path).benchmarks) == 1, "measured again it takes the place of the first"
+
+    def test_a_scheduler_that_stops_the_command_is_heard(
+        self, tasks: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(benchmark, "run_policy", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+        flags = ["--model", str(model_folder), "--tasks", "words_chosen", "--include_path", str(tasks)]
+        assert main(["benchmark", *flags]) == 143
+        assert "stopped; what is finished is kept" in capsys.readouterr().err
 
     def test_an_unknown_task_is_refused_before_the_model_is_loaded(
         self, tasks: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
