@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from magnetar.errors import ConfigError
 
-__all__ = ["Estimate", "bca_interval", "estimate_mean"]
+__all__ = ["Estimate", "bca_interval", "estimate_mean", "widened"]
 
 FloatArray = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def estimate_mean(
     if np.ptp(values_B) > _SAME:
         low, high = bca_interval(values_B, resamples=bootstrap, confidence=confidence, seed=seed)
         estimate = Estimate(mean, low, high, confidence, "bca")
-        return _widened(estimate, values_B, share=share) if count < FEW else estimate
+        return widened(estimate, values_B, share=share) if count < FEW else estimate
     bound = float(((1.0 - confidence) / 2.0) ** (1.0 / count))
     if share and mean >= 1.0 - _SAME:
         note = "every prompt was won outright: exact bound instead of the bootstrap"
@@ -98,10 +98,20 @@ def estimate_mean(
     return Estimate(mean, None, None, confidence, "undefined", note)
 
 
-def _widened(bca: Estimate, values_B: FloatArray, *, share: bool) -> Estimate:
-    """The hull of a bootstrap interval and Student's, within the range of shares."""
+def widened(bca: Estimate, values_B: FloatArray, *, share: bool, coefficients: int = 1) -> Estimate:
+    """The hull of a bootstrap interval and Student's.
+
+    Args:
+        bca: The estimate with its bootstrap interval.
+        values_B: One value per prompt, of which the estimate is the mean, or a jackknife's pseudo-values.
+        share: Whether the interval is to stay in [0, 1].
+        coefficients: How many were fitted; more prompts than that are needed.
+
+    Returns:
+        The estimate; with a note and method "t" where Student's interval reaches further.
+    """
     count = len(values_B)
-    quantile = float(stdtrit(count - 1, (1.0 + bca.confidence) / 2.0))
+    quantile = float(stdtrit(count - coefficients, (1.0 + bca.confidence) / 2.0))
     half = quantile * float(values_B.std(ddof=1)) / count**0.5
     low, high = bca.value - half, bca.value + half
     if share:

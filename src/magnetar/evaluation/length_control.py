@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.intervals import Estimate, widened
 from magnetar.evaluation.judging.resampling import Resampling, Statistic, estimate_all
 
 __all__ = [
@@ -27,6 +27,8 @@ MAX_STEPS = 100
 HALVINGS = 30
 TOLERANCE = 1e-11
 LARGEST = 30.0  # log-odds beyond which a probability is 0 or 1 to rounding error
+COEFFICIENTS = 2
+FEW = 20  # with fewer prompts a bootstrap of two coefficients covers less than it says
 RARE = 0.1  # with less than this share of comparisons on one side, equal length lies outside of what was seen
 SAME_LENGTH = "one side is always longer by the same amount, so that length cannot be told from quality"
 
@@ -89,7 +91,22 @@ def length_controlled_rate(
         return fit_length(win_prob_N, length_N, draws_RN * weight_N).rate_R
 
     found = estimate_all({"rate": Statistic(compute)}, cluster_N, resampling)["rate"]
-    return replace(found, note=found.note or extrapolation(length_N, cluster_N))
+    if found.low is not None and cluster_N.max() + 1 < FEW:
+        found = _with_few(found, win_prob_N, length_N, cluster_N)
+    notes = [note for note in (found.note, extrapolation(length_N, cluster_N)) if note is not None]
+    return replace(found, note="; ".join(notes) or None)
+
+
+def _with_few(found: Estimate, win_prob_N: FloatArray, length_N: FloatArray, cluster_N: IndexArray) -> Estimate:
+    """The interval over few prompts: at least as wide as Student's by the jackknife, with two coefficients fitted."""
+    count = int(cluster_N.max()) + 1
+    if count <= COEFFICIENTS:
+        note = f"{count} prompts are too few to fit what quality and length do"
+        return replace(found, low=None, high=None, method="undefined", note=note)
+    others = 1.0 - np.eye(count)[:, cluster_N]
+    rates = fit_length(win_prob_N, length_N, others * _prompt_weights(cluster_N)).rate_R
+    pseudo = (count * found.value - (count - 1) * rates)[~np.isnan(rates)]
+    return widened(found, pseudo, share=True, coefficients=COEFFICIENTS) if len(pseudo) > COEFFICIENTS else found
 
 
 def extrapolation(length_N: FloatArray, cluster_N: IndexArray) -> str | None:
