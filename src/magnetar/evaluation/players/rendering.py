@@ -68,7 +68,9 @@ def refuse_unreadable(players: Mapping[str, StreamingPlayer], prompts: Sequence[
     tried = {"text" if isinstance(one, str) else tuple(turn["role"] for turn in one): one for one in prompts[::-1]}
     for name, player in players.items():
         tokenizer = _tokenizer(player)
-        for prompt in tried.values() if tokenizer is not None else ():
+        if tokenizer is None:
+            continue
+        for prompt in tried.values():
             try:
                 render_prompts([prompt], tokenizer)
             except (DataError, ModelError) as error:
