@@ -94,6 +94,8 @@ class Work:
                 spec = {"kind": self.products[str(reference)].form, **spec, "model": self.place(str(reference))}
             if isinstance(spec.get("judges"), list):
                 spec["judges"] = [self.judge(one) for one in spec["judges"]]
+            elif isinstance(spec.get("judges"), Mapping):
+                spec["judges"] = {name: self.judge(one) for name, one in spec["judges"].items()}
             return spec
         reference = parse_reference(value)
         return value if reference is None else f"{self.products[str(reference)].form}:{self.place(value)}"
