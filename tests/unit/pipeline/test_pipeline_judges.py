@@ -56,6 +56,14 @@ def test_a_judge_is_another_when_anything_that_it_is_made_from_is(
     assert work.contents.judge(panel) != before[0] and work.contents.judge("judge.json") != before[1]
 
 
+def test_of_a_panel_with_trained_judges_the_others_are_looked_into(work: Work) -> None:
+    assert work.judge_contents("preference:a", "the judge") == {}
+    assert set(work.judge_contents("panel", "the judge")) == {"the judge"}
+    for members, name in (({"mine": "preference:a", "theirs": "panel"}, "theirs"), (["preference:a", "panel"], "1")):
+        found = work.judge_contents({"kind": "panel", "judges": members}, "the judge")
+        assert found == {f"the judge, {name}": work.contents.judge("panel")}
+
+
 def test_a_folder_of_a_dataset_is_asked_of_the_hub_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 

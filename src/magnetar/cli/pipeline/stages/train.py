@@ -129,7 +129,7 @@ def _settings(
                 f"{where}: method {args.method!r} maximises a reward, and {judge!r} is of kind {form!r}, which gives a "
                 "response no score; train a preference model of kind reward or cost, and give it as the method's judge"
             )
-    data = {} if learned else {"the judge": work.contents.judge(judge)}
+    data = work.judge_contents(judge, "the judge")
     if not references_in({"value": config.dataset}):
         data[config.dataset] = work.contents.dataset(config.dataset)
     if not references_in({"value": config.model}):
