@@ -95,6 +95,8 @@ def test_a_change_of_mind_in_the_middle_loses_neither_run(
         pipeline(write_config(place / "q.yaml", CHANGED, **FEW))
     stops.clear()
     capfd.readouterr()
+    assert pipeline(place / "p.yaml", "--dry_run") == 0
+    assert "made or begun before from the same inputs: that would be put back" in capfd.readouterr().out
     assert pipeline(place / "p.yaml") == 0
     console = capfd.readouterr().err
     assert ran(console) == [] and "preference/cost: made before from the same inputs" in console
