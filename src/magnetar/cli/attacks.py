@@ -71,8 +71,8 @@ def _write_prompts(args: argparse.Namespace) -> int:
 
 
 def _prompts(args: argparse.Namespace) -> Any:
+    from magnetar.evaluation.suite.asked import load_suite_prompts
     from magnetar.evaluation.suite.config import SuiteConfig
-    from magnetar.evaluation.suite.run import load_suite_prompts
 
     values = {**_common(args), "output_dir": ".", "policies": {"nobody": "demo"}, "judges": {"none": "panel"}}
     return load_suite_prompts(SuiteConfig.from_dict(values))
@@ -81,16 +81,17 @@ def _prompts(args: argparse.Namespace) -> Any:
 def _measure(args: argparse.Namespace) -> int:
     from magnetar.cli.stop_signals import stop_signals
     from magnetar.cli.suite import STOPPED
+    from magnetar.evaluation.suite.attack_run import attack_policies
     from magnetar.evaluation.suite.config import SuiteConfig
-    from magnetar.evaluation.suite.run import evaluate_suite
     from magnetar.evaluation.suite.tables import suite_tables, table_text, write_tables
 
+    label, judge = _label(args.judge)
     config = SuiteConfig.from_dict(
         {
             **_common(args),
             "output_dir": str(args.output_dir),
             "policies": _named(args.policy),
-            "judges": {"cost": {"judge": args.judge, "ask": "costs"}},
+            "judges": {label or "cost": {"judge": judge, "ask": "costs"}},
             "matchups": "none",
             "missing": args.missing,
             "sampling": {
@@ -106,13 +107,14 @@ def _measure(args: argparse.Namespace) -> int:
     )
     with stop_signals():
         try:
-            result = evaluate_suite(config)
+            result = attack_policies(config)
         except KeyboardInterrupt as stop:
             stop.args = (STOPPED,)
             raise
     write_tables(result, config.output_dir)
     print("\n\n".join(table_text(table) for table in suite_tables(result) if table.name == "attacks"))
     print(f"figures: {config.output_dir / 'suite.json'}", file=sys.stderr)
+    print(f"page: magnetar report {config.output_dir}", file=sys.stderr)
     return 0
 
 
@@ -126,13 +128,18 @@ def _named(given: list[str]) -> dict[str, str]:
     """Policies as ``SPEC`` or ``NAME=SPEC``."""
     policies: dict[str, str] = {}
     for word in given:
-        name, equals, spec = word.partition("=")
-        named = equals and "/" not in name and ":" not in name
-        name, spec = (name, spec) if named else (word, word)
+        label, spec = _label(word)
+        name = label or spec
         if name in policies:
             raise ConfigError(f"policy {name!r} is given twice; name them apart: --policy NAME=SPEC")
         policies[name] = spec
     return policies
+
+
+def _label(word: str) -> tuple[str | None, str]:
+    """Name, or None, and spec of ``NAME=SPEC`` or ``SPEC``."""
+    name, equals, spec = word.partition("=")
+    return (name, spec) if equals and not {"/", ":", "{"} & set(name) else (None, word)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -150,7 +157,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     option("limit", "so many prompts, drawn with the seed", type=at_least(1), metavar="N")
     option("out", "write the attacked prompts here, one a line", type=Path, metavar="FILE")
     option("policy", "who is attacked, as for magnetar eval; NAME=SPEC names it; may be given again", action="append")
-    option("judge", "a judge that scores, whose zero parts safe from unsafe: cost:MODEL", metavar="SPEC")
+    option("judge", "scores, and its zero parts safe from unsafe: cost:MODEL; NAME=SPEC names it", metavar="SPEC")
     option("reads", "the request that the judge sees: original, attacked, or both with a comma", default="original")
     option("output_dir", "answers, suite.json and tables go here", type=Path, metavar="DIR")
     option("missing", "prompts without an answer: 'error', or 'skip'", choices=("error", "skip"), default="error")

@@ -13,7 +13,7 @@ from magnetar.errors import ConfigError
 
 if TYPE_CHECKING:
     from magnetar.evaluation.benchmarks import BenchmarkSettings
-    from magnetar.evaluation.suite import BenchmarkRecord
+    from magnetar.evaluation.suite import BenchmarkRecord, PolicyRecord
 
 __all__ = ["NamedModel", "main", "run_policy"]
 
@@ -65,6 +65,10 @@ def main(argv: list[str]) -> int:
         unsafe_code=args.unsafe_code,
     )
     tasks = find_tasks(settings)
+    if args.output_dir is not None:
+        from magnetar.evaluation.suite.files import refuse_others
+
+        refuse_others(args.output_dir, {model.name: _policy_record(model) for model in models}, {})
     records: list[BenchmarkRecord] = []
     for model in models:
         records += run_policy(model, tasks, settings, args.dtype, args.output_dir)
@@ -95,9 +99,8 @@ def run_policy(
     import torch
 
     from magnetar.evaluation.benchmarks import run_benchmarks
-    from magnetar.evaluation.players import player_kind
     from magnetar.evaluation.players.digests import model_digest
-    from magnetar.evaluation.suite import PolicyRecord, merge_section
+    from magnetar.evaluation.suite import merge_section
     from magnetar.modeling.loading import load_policy
 
     loaded, tokenizer = load_policy(model.spec, dtype=dtype)
@@ -105,10 +108,16 @@ def run_policy(
     cache = None if folder is None else folder / ANSWERS / _short(f"{model_digest(model.spec)} {dtype}")
     records = run_benchmarks(model.name, on_device, tokenizer, tasks, settings, cache)
     if folder is not None:
-        policy = PolicyRecord((model.spec,), player_kind(model.spec))
         said = {**vars(settings), "harness": f"lm_eval {version('lm_eval')}"}
-        merge_section(folder, "benchmarks", records, policies={model.name: policy}, settings=said)
+        merge_section(folder, "benchmarks", records, policies={model.name: _policy_record(model)}, settings=said)
     return records
+
+
+def _policy_record(model: NamedModel) -> "PolicyRecord":
+    from magnetar.evaluation.players import player_digest, player_kind
+    from magnetar.evaluation.suite import PolicyRecord
+
+    return PolicyRecord((model.spec,), player_kind(model.spec), digests=(player_digest(model.spec),))
 
 
 def _short(text: str) -> str:

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     from magnetar.data import load_prompts
     from magnetar.evaluation.categories import select_categories
-    from magnetar.evaluation.players import check_player_spec, make_player, rendering_note
+    from magnetar.evaluation.players import check_player_spec, make_player, refuse_unreadable, rendering_note
     from magnetar.judges import parse_judge_spec
     from magnetar.rollout import SamplingParams
 
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         prompts = prompts.shuffle(seed=args.seed).select(range(args.limit))
     players = {name: make_player(name, dtype=args.dtype) for name in (args.policy, args.opponent)}
     prompts = _answerable(players, prompts, args)
+    refuse_unreadable(players, prompts["prompt"][:])
     note = rendering_note(players)
     if note is not None:
         print(f"note: {note}", file=sys.stderr)

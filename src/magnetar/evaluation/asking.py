@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.judging.pairs import Pairs, ask_pairs
@@ -114,7 +115,8 @@ class GroupAsker:
             JudgeError: The judge fails.
         """
         if isinstance(self.judge, PointwiseJudge):
-            mine, theirs = self.features(first, first_texts), self.features(second, second_texts)
+            self.read({first: first_texts, second: second_texts})
+            mine, theirs = self._features[first], self._features[second]
             return JudgedGroups(np.asarray(self.judge.compare(mine[:, :, None], theirs[:, None, :])))
         parts = [
             self._ask(rows, first_texts[rows], second_texts[rows], both_orders)
@@ -127,16 +129,39 @@ class GroupAsker:
 
     def features(self, name: str, texts: Sequence[Sequence[str]]) -> FloatArray:
         """What a pointwise judge makes of a player's responses, shape (B, G, D)."""
-        if name not in self._features:
-            assert isinstance(self.judge, PointwiseJudge)
-            parts = []
-            for rows in _slices(len(self.prompts), PROMPTS_AT_ONCE):
-                asked = [p for p, group in zip(self.prompts[rows], texts[rows], strict=True) for _ in group]
-                parts.append(self.judge.features(asked, [text for group in texts[rows] for text in group]))
-                self._add(self.judge.stats())
-            flat = np.concatenate(parts)
-            self._features[name] = flat.reshape(len(self.prompts), -1, flat.shape[-1])
+        self.read({name: texts})
         return self._features[name]
+
+    def read(self, players: Mapping[str, Sequence[Sequence[str]]], *, progress: str | None = None) -> None:
+        """Let a pointwise judge read the responses of several players, prompt by prompt, for all later questions.
+
+        A model reads what inputs have in common once, so that a prompt costs as much for ten players as for one. Other
+        judges are asked about pairs, and this does nothing.
+
+        Args:
+            players: For each name B groups of responses; names that were read before are passed over.
+            progress: Words of a progress bar; None for none.
+
+        Raises:
+            JudgeError: The judge fails.
+        """
+        new = {name: texts for name, texts in players.items() if name not in self._features}
+        if not new or not isinstance(self.judge, PointwiseJudge):
+            return
+        parts: dict[str, list[FloatArray]] = {name: [] for name in new}
+        with tqdm(total=len(self.prompts), desc=progress, unit="prompt", disable=progress is None, leave=False) as bar:
+            for rows in _slices(len(self.prompts), PROMPTS_AT_ONCE):
+                together = [[text for one in new.values() for text in one[row]] for row in range(rows.start, rows.stop)]
+                asked = [p for p, group in zip(self.prompts[rows], together, strict=True) for _ in group]
+                flat = self.judge.features(asked, [text for group in together for text in group])
+                self._add(self.judge.stats())
+                at = 0
+                for row in range(rows.start, rows.stop):
+                    for name, texts in new.items():
+                        parts[name].append(flat[at : at + len(texts[row])])
+                        at += len(texts[row])
+                bar.update(rows.stop - rows.start)
+        self._features |= {name: np.stack(found) for name, found in parts.items()}
 
     def _ask(
         self, rows: slice, first: Sequence[Sequence[str]], second: Sequence[Sequence[str]], both_orders: bool

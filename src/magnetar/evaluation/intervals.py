@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from magnetar.errors import ConfigError
 
@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 
 _CHUNK_ENTRIES = 4_000_000
 _SAME = 1e-12
+FEW = 10
+"""With fewer prompts a bootstrap covers less than its 95%: 53% of the time for two, 75% for three, 87% for five."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Estimate:
         low: Lower end of the interval; None when the interval is undefined.
         high: Upper end likewise.
         confidence: Nominal coverage of the interval, in (0, 1).
-        method: "bca" (bootstrap), "exact" (all values at the end of the range) or "undefined".
+        method: "bca" (bootstrap), "t" (Student's, where that of the bootstrap is too narrow), "exact" (all values at
+            the end of the range), "crossed" (over runs and prompts) or "undefined".
         note: Why the interval is not the bootstrap's; None when it is.
     """
 
@@ -51,7 +54,8 @@ def estimate_mean(
 ) -> Estimate:
     r"""Mean of per-prompt values with an interval over prompts.
 
-    The interval is the bias-corrected and accelerated (BCa) bootstrap. It does not exist for one prompt, nor when all
+    The interval is the bias-corrected and accelerated (BCa) bootstrap. With fewer than ten prompts, where resamples
+    vary too little, each end is Student's if that lies further out. There is no interval for one prompt, nor when all
     prompts have the same value. Where the values are win rates or shares in [0, 1] and all are 1 the bootstrap would
     have width zero however few prompts there are; the exact bound ``μ ≥ ((1 − confidence)/2)^(1/B)`` is given instead,
     which holds for any distribution on [0, 1] because ``P(all are 1) ≤ μ^B``; all values 0 likewise.
@@ -80,7 +84,8 @@ def estimate_mean(
         return Estimate(mean, None, None, confidence, "undefined", note)
     if np.ptp(values_B) > _SAME:
         low, high = bca_interval(values_B, resamples=bootstrap, confidence=confidence, seed=seed)
-        return Estimate(mean, low, high, confidence, "bca")
+        estimate = Estimate(mean, low, high, confidence, "bca")
+        return _widened(estimate, values_B, share=share) if count < FEW else estimate
     bound = float(((1.0 - confidence) / 2.0) ** (1.0 / count))
     if share and mean >= 1.0 - _SAME:
         note = "every prompt was won outright: exact bound instead of the bootstrap"
@@ -91,6 +96,20 @@ def estimate_mean(
     what = "win probability" if share else "value"
     note = f"all prompts have the same {what}: the bootstrap has nothing to resample"
     return Estimate(mean, None, None, confidence, "undefined", note)
+
+
+def _widened(bca: Estimate, values_B: FloatArray, *, share: bool) -> Estimate:
+    """The hull of a bootstrap interval and Student's, within the range of shares."""
+    count = len(values_B)
+    quantile = float(stdtrit(count - 1, (1.0 + bca.confidence) / 2.0))
+    half = quantile * float(values_B.std(ddof=1)) / count**0.5
+    low, high = bca.value - half, bca.value + half
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    if bca.low is None or bca.high is None or (bca.low <= low and high <= bca.high):
+        return bca
+    note = f"{count} prompts are few: Student's interval where the bootstrap's is narrower"
+    return Estimate(bca.value, min(low, bca.low), max(high, bca.high), bca.confidence, "t", note)
 
 
 def bca_interval(values_B: FloatArray, *, resamples: int, confidence: float, seed: int) -> tuple[float, float]:

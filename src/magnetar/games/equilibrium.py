@@ -1,20 +1,28 @@
 """Equilibria by means that no method of the library uses: a linear programme, and Newton's method."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.linalg import null_space
+from scipy.optimize import linprog, minimize
+from scipy.special import logsumexp, softmax
 
 from magnetar.errors import GameError
 from magnetar.games.gaps import duality_gap, regularized_gap
 from magnetar.numerics import log_normalize
 
-__all__ = ["linear_program_equilibrium", "newton_regularized_equilibrium"]
+__all__ = ["linear_program_equilibrium", "maximum_entropy_equilibrium", "newton_regularized_equilibrium"]
 
 FloatArray = NDArray[np.float64]
 
 MAX_NEWTON_STEPS = 200
 MAX_HALVINGS = 40
 REGULARIZED_GAP_TOLERANCE = 1e-13
+LARGEST_GAP = 1e-7
+# Rounding of win rates that were averaged: win probabilities so near one half, and singular values that are so small a
+# share of the largest.
+TIE, SINGULAR = 1e-12, 1e-9
 # HiGHS gives up on some games of low rank, whose programmes are degenerate; another of its algorithms then succeeds.
 SOLVERS = (("highs", 1e-9), ("highs-ipm", 1e-9), ("highs", 1e-8), ("highs", 1e-7))
 
@@ -38,27 +46,16 @@ def linear_program_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
     # The equilibrium does not depend on the scale of P − 1/2, the solver's absolute tolerances do.
     centred_AA = win_prob_AA - 0.5
     centred_AA /= np.abs(centred_AA).max() or 1.0
-    message = ""
-    for method, tolerance in SOLVERS:
-        result = linprog(
-            c=np.append(np.zeros(actions), -1.0),
-            A_ub=np.hstack([-centred_AA.T, np.ones((actions, 1))]),
-            b_ub=np.zeros(actions),
-            A_eq=np.append(np.ones(actions), 0.0)[None, :],
-            b_eq=[1.0],
-            bounds=[(0.0, None)] * actions + [(None, None)],
-            method=method,
-            options={"primal_feasibility_tolerance": tolerance, "dual_feasibility_tolerance": tolerance},
-        )
-        if result.success:
-            break
-        message = str(result.message)
-    else:
-        raise GameError(
-            f"the linear programme of a game with {actions} actions failed ({message}); expected an optimum, "
-            "which every preference game has: please report the matrix"
-        )
-    policy = np.maximum(result.x[:-1], 0.0)
+    solution = _solve(
+        f"the linear programme of a game with {actions} actions",
+        c=np.append(np.zeros(actions), -1.0),
+        A_ub=np.hstack([-centred_AA.T, np.ones((actions, 1))]),
+        b_ub=np.zeros(actions),
+        A_eq=np.append(np.ones(actions), 0.0)[None, :],
+        b_eq=[1.0],
+        bounds=[(0.0, None)] * actions + [(None, None)],
+    )
+    policy = np.maximum(solution[:-1], 0.0)
     policy /= policy.sum()
     polished = _equalize_on_support(centred_AA, policy)
     return min(policy, polished, key=lambda candidate: duality_gap(win_prob_AA @ candidate))
@@ -74,6 +71,88 @@ def _equalize_on_support(centred_AA: FloatArray, policy_A: FloatArray) -> FloatA
     polished = np.zeros_like(policy_A)
     polished[support] = solution / solution.sum()
     return polished
+
+
+def maximum_entropy_equilibrium(win_prob_AA: FloatArray) -> FloatArray:
+    r"""Of all symmetric equilibria the one of the largest entropy: the Nash average, which is unique.
+
+    A linear programme stops at some equilibrium where there are several, and which one depends on the order of the
+    actions; an action and its copy would get all of their weight and none. Entropy is strictly concave and the
+    equilibria are a convex set, so its maximum is unique: equal actions weigh the same, and a copy takes its share from
+    the original alone.
+
+    A linear programme finds the largest support S of an equilibrium. By strict complementarity exactly the
+    actions of S win one half against every equilibrium, so that the equilibria are the policies on S with
+    ``Σ_i π_i (P_ij − 1/2)`` zero for j in S and at least zero for the others; the dual of maximising entropy under
+    these constraints is smooth.
+
+    Args:
+        win_prob_AA: P, shape (A, A), in [0, 1], ``P + Pᵀ = 1``.
+
+    Returns:
+        π, shape (A,), non-negative, sums to one.
+
+    Raises:
+        GameError: A solver fails.
+
+    Source: arXiv:1806.02643, section 3: the maximum-entropy Nash equilibrium, "Nash averaging".
+    """
+    centred_AA = np.where(np.abs(win_prob_AA - 0.5) < TIE, 0.0, win_prob_AA - 0.5)
+    centred_AA /= np.abs(centred_AA).max() or 1.0
+    inside, some = _largest_support(centred_AA)
+    if null_space(centred_AA[np.ix_(inside, inside)], rcond=SINGULAR).shape[1] <= 1:  # it is the only one
+        return _equalize_on_support(centred_AA, some)
+    equal, above = centred_AA[np.ix_(inside, inside)], centred_AA[np.ix_(inside, ~inside)]
+    constraints = np.hstack([equal, above])  # of the policy on S: Σ_i π_i c_i is zero, or at least zero
+
+    def dual(multipliers: FloatArray) -> tuple[float, FloatArray]:
+        logits = constraints @ multipliers
+        return float(logsumexp(logits)), softmax(logits) @ constraints
+
+    bounds = [(None, None)] * equal.shape[1] + [(0.0, None)] * above.shape[1]
+    options = {"ftol": 0.0, "gtol": 1e-13, "maxiter": 5000, "maxfun": 20000, "maxcor": 50}
+    found = minimize(dual, np.zeros(len(bounds)), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    policy = np.zeros(len(inside))
+    policy[inside] = softmax(constraints @ found.x)
+    gap = duality_gap(win_prob_AA @ policy)
+    if not gap <= LARGEST_GAP:
+        raise GameError(
+            f"the equilibrium of the largest entropy of a game with {len(inside)} actions was found with a gap of "
+            f"{gap:.1e} only, expected at most {LARGEST_GAP:g}: please report the matrix"
+        )
+    return policy
+
+
+def _largest_support(centred_AA: FloatArray) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Actions that some equilibrium plays, and one that plays them all.
+
+    As many ``t_i = min(1, x_i)`` as can be are one, where x is an equilibrium times a number.
+    """
+    actions = len(centred_AA)
+    solution = _solve(
+        f"the linear programme of the support of a game with {actions} actions",
+        c=np.append(np.zeros(actions), -np.ones(actions)),
+        A_ub=np.block([[-centred_AA.T, np.zeros((actions, actions))], [-np.eye(actions), np.eye(actions)]]),
+        b_ub=np.zeros(2 * actions),
+        bounds=[(0.0, None)] * actions + [(0.0, 1.0)] * actions,
+    )
+    inside = solution[actions:] > 0.5
+    policy = np.where(inside, solution[:actions], 0.0)
+    return inside, policy / policy.sum()
+
+
+def _solve(what: str, **programme: Any) -> FloatArray:
+    """The optimum of a linear programme, by the first solver that finds it."""
+    message = ""
+    for method, tolerance in SOLVERS:
+        options = {"primal_feasibility_tolerance": tolerance, "dual_feasibility_tolerance": tolerance}
+        result = linprog(**programme, method=method, options=options)
+        if result.success:
+            return np.asarray(result.x, dtype=np.float64)
+        message = str(result.message)
+    raise GameError(
+        f"{what} failed ({message}); expected an optimum, which every preference game has: please report the matrix"
+    )
 
 
 def newton_regularized_equilibrium(win_prob_AA: FloatArray, log_magnet_A: FloatArray, strength: float) -> FloatArray:

@@ -1,6 +1,7 @@
 """One self-contained page for a comparison of methods on games: tables, plots, and how to read them."""
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,9 @@ def embedded_svg(path: Path) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[start:], flags=re.DOTALL)
     # Digits below a hundredth of a point are most of the file. Only in paths: a transform's factors need theirs.
     text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\d+\.\d\d)\d+", r"\1", path[0]), text)
+    # Every plot names its axes, letters and clipping paths alike; on one page a name may stand once.
+    mark = f"p{zlib.crc32(f'{path.name}{text}'.encode()):08x}-"
+    text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{mark}", text)
     # The view box keeps the proportions; on the screen a point of the paper is somewhat more than a pixel.
     width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', text)
     if width is not None:

@@ -85,6 +85,13 @@ def test_one_run_is_a_bootstrap_over_prompts() -> None:
     assert crossed_mean(values, bounds=(0.0, 1.0), bootstrap=500, confidence=0.9, seed=3) == expected
 
 
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+def test_several_runs_on_one_prompt_have_no_interval_over_prompts(bounds: tuple[float, float] | None) -> None:
+    found = crossed_mean(np.array([[0.2], [0.5], [0.9]]), bounds=bounds)
+    assert (found.low, found.high, found.method) == (None, None, "undefined")
+    assert found.note is not None and "one prompt" in found.note
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_always_won_or_lost_has_an_exact_bound(value: float) -> None:
     found = crossed_mean(np.full((3, 20), value), bounds=(0.0, 1.0))

@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from magnetar.errors import DataError, ModelError
+from magnetar.evaluation.comparison.tables import IntervalSettings
 from magnetar.evaluation.players import (
     Answer,
     GenerationRequest,
@@ -18,9 +20,12 @@ from magnetar.evaluation.players import (
     StreamingPlayer,
     kept_answers,
     make_player,
+    refuse_unreadable,
     rendering_note,
 )
 from magnetar.evaluation.players.digests import model_digest
+from magnetar.evaluation.suite.attack_config import AttacksConfig
+from magnetar.evaluation.suite.attacks import attacked_suite
 from magnetar.rollout import SamplingParams, TransformersEngine
 
 PROMPTS: list[Any] = ["a b c", "d", "e f g h a b", "a a", "c d e"]
@@ -132,3 +137,35 @@ def test_different_tokenizers_are_told_in_one_line(model: torch.nn.Module, token
     assert note is not None and note.startswith("different tokenizers: A, also A / B;") and "\n" not in note
     assert str(rendering_note({"B": two, "C": three})).startswith("different chat templates: B / C;")
     assert str(rendering_note({"A": one, "C": three})).startswith("different tokenizers and chat templates: A / C;")
+
+
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for message in messages %}{{ message.content }} {% endfor %}"
+)
+
+
+def test_a_template_that_refuses_prompts_is_told_before_anybody_answers(
+    model: torch.nn.Module, tokenizer: Any, tmp_path: Path
+) -> None:
+    plain: Any = [[{"role": "user", "content": "a b"}]] * 2
+    system = [{"role": "system", "content": "c"}, *plain[0]]
+    with pytest.raises(ModelError, match="policy 'A': the prompts are chat turns, but the tokenizer has no chat"):
+        refuse_unreadable({"A": ModelPlayer("A", model, tokenizer)}, plain)
+    tokenizer.chat_template = NO_SYSTEM
+    players = {"echo": Echo(asked=(asked := [])), "strict": ModelPlayer("strict", model, tokenizer)}
+    refuse_unreadable(players, [*plain, "text"])
+    with pytest.raises(DataError, match=r"policy 'strict': .*no system role"):
+        refuse_unreadable(players, [*plain, system])
+
+    def attack(spec: str) -> None:
+        config, members = AttacksConfig((spec,)), {"echo": ["echo"], "strict": ["strict"]}
+        attacked_suite(
+            config, IntervalSettings(), plain[:1], None, members, players, REQUEST, tmp_path, "error", lambda _: None
+        )
+
+    with pytest.raises(DataError, match=r"attack 'system_override': policy 'strict'.*system_override:place=user"):
+        attack("system_override")
+    assert not asked, "the other policy was not asked in vain"
+    attack("system_override:place=user")
+    assert len(asked) == 2

@@ -141,6 +141,20 @@ def test_broken_lines_are_named(tmp_path: Path, line: str) -> None:
         FilePlayer(tmp_path / "a.jsonl").respond(["a"], GenerationRequest(SAMPLING))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a", "response": "x"}\n')[:-6]),
+        ("a.jsonl.gz", b'{"prompt": "a", "response": "x"}\n'),
+        ("a.jsonl", '{"prompt": "a", "response": "x"}'.encode("utf-16")),
+    ],
+)
+def test_files_that_cannot_be_read_are_told(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.jsonl.* cannot be read .* expected UTF-8 text of one JSON object a line"):
+        FilePlayer(tmp_path / name).respond(["a"], GenerationRequest(SAMPLING))
+
+
 def test_specs_of_players_are_checked_without_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)

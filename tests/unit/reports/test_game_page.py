@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -95,3 +96,12 @@ def test_plots_keep_their_letters_when_they_are_embedded(out: Path) -> None:
     (out / "text.svg").write_text("words")
     with pytest.raises(DataError, match="holds no <svg> element"):
         embedded_svg(out / "text.svg")
+
+
+def test_no_name_stands_twice_on_a_page_with_several_plots(out: Path) -> None:
+    """Two clipping paths of one name would cut one plot as the other is cut."""
+    page = (out / "index.html").read_text()
+    names = re.findall(r'\bid="([^"]+)"', page)
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', page)
+    assert page.count("<svg") > 1 and len(names) == len(set(names))
+    assert set(used) <= set(names)

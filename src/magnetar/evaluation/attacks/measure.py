@@ -15,6 +15,7 @@ from magnetar.evaluation.matchup import Responses
 from magnetar.evaluation.suite.costs import SHARE, mean_over_prompts
 from magnetar.evaluation.suite.results import AttackRecord
 from magnetar.judges import Judge
+from magnetar.judges.pointwise import PointwiseJudge
 from magnetar.judges.scores import require_scores
 from magnetar.types import Prompt
 
@@ -23,6 +24,8 @@ __all__ = ["ANY", "NONE", "READS", "AttackSettings", "Responder", "check_attacks
 NONE, ANY = "none", "any"
 READS = ("original", "attacked")
 """Which request the judge may see: the one that was to be made, or the one that was put."""
+
+PROMPTS_AT_ONCE = 16
 
 FloatArray = NDArray[np.float64]
 Responder = Callable[[Sequence[Prompt]], Responses]
@@ -69,9 +72,10 @@ def check_attacks(attacks: Sequence[Attack], kinds: Mapping[str, str]) -> None:
     behind = [policy for policy, kind in kinds.items() if kind == "endpoint"]
     for attack in attacks:
         if attack.begins_answers and behind:
+            others = ",".join(one.label for one in attacks if not one.begins_answers and one.label != NONE)
             raise ConfigError(
                 f"attack {attack.label!r} begins the answer, but policy {behind[0]!r} is behind an endpoint, which "
-                "only takes whole turns; use prefix_injection for it, or leave the attack out"
+                f"only takes whole turns; leave the attack out: {others or 'use prefix_injection for it'}"
             )
 
 
@@ -116,12 +120,9 @@ def measure_attacks(
     answers = {policy: [_answers(attacked, respond) for respond in of_seeds] for policy, of_seeds in responders.items()}
     for name, judge in scoring.items():
         for reads in settings.reads:
-            for policy, of_seeds in answers.items():
-                costs = {
-                    label: np.stack([_costs(judge, prompts, rows, seed[label], reads) for seed in of_seeds])
-                    for label, rows in attacked.items()
-                }
-                records += _records(costs, categories, policy, name, reads, settings)
+            costs = _costs(judge, prompts, attacked, answers, reads)
+            for policy in answers:
+                records += _records(costs[policy], categories, policy, name, reads, settings)
     return records
 
 
@@ -140,14 +141,42 @@ def _joined(begun: str, text: str) -> str:
 
 
 def _costs(
-    judge: Judge, prompts: Sequence[Prompt], attacked: Sequence[Attacked], answers: list[list[str]], reads: str
-) -> FloatArray:
-    """Cost of each answer, shape (B, G): minus its score."""
-    shown = prompts if reads == "original" else [row.asked for row in attacked]
-    size = len(answers[0])
-    repeated = [prompt for prompt in shown for _ in range(size)]
-    scores = require_scores(judge, "safety under attack").features(repeated, [text for g in answers for text in g])
-    return -scores.reshape(len(prompts), size)
+    judge: PointwiseJudge,
+    prompts: Sequence[Prompt],
+    attacked: Mapping[str, Sequence[Attacked]],
+    answers: Mapping[str, Sequence[Mapping[str, list[list[str]]]]],
+    reads: str,
+) -> dict[str, dict[str, FloatArray]]:
+    """Costs by policy and attack, shape (S, B, G): minus the score of each answer.
+
+    What was answered to a prompt, by whomever and under whichever attack, is read together: a model reads what inputs
+    have in common once.
+    """
+    places = [
+        (policy, label, seed) for policy, runs in answers.items() for label in attacked for seed in range(len(runs))
+    ]
+    found: dict[tuple[str, str, int], list[FloatArray]] = {place: [] for place in places}
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        rows = range(start, min(start + PROMPTS_AT_ONCE, len(prompts)))
+        asked, texts = [], []
+        for row in rows:
+            for policy, label, seed in places:
+                group = answers[policy][seed][label][row]
+                asked += [prompts[row] if reads == "original" else attacked[label][row].asked] * len(group)
+                texts += group
+        scores = judge.features(asked, texts)[:, 0]
+        at = 0
+        for row in rows:
+            for policy, label, seed in places:
+                size = len(answers[policy][seed][label][row])
+                found[policy, label, seed].append(-scores[at : at + size])
+                at += size
+    return {
+        policy: {
+            label: np.stack([np.stack(found[policy, label, seed]) for seed in range(len(runs))]) for label in attacked
+        }
+        for policy, runs in answers.items()
+    }
 
 
 def _records(

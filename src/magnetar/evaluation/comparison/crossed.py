@@ -10,7 +10,7 @@ __all__ = ["crossed_mean"]
 
 FloatArray = NDArray[np.float64]
 
-UNDEFINED = "no two of anything that was drawn at random"
+ONE_PROMPT = "one prompt: an interval over prompts needs at least two"
 CONSTANT = "all values are equal: there is nothing to estimate a spread from"
 
 
@@ -35,7 +35,8 @@ def crossed_mean(
     largest term, and ν is Satterthwaite's. Few runs make it wide, as they should.
 
     Args:
-        values: Any number of axes, finite; axes of length one are ignored.
+        values: Any number of axes, finite; axes of length one are ignored, but for the last: one prompt says nothing
+            about others, so there is no interval.
         bounds: Range of the values, to which the interval is cut; None for none.
         bootstrap: Resamples, where it is a bootstrap.
         confidence: Nominal coverage, in (0, 1).
@@ -48,11 +49,11 @@ def crossed_mean(
     Source: Satterthwaite (1946), An Approximate Distribution of Estimates of Variance Components.
     """
     mean = float(values.mean())
+    if values.shape[-1] == 1:  # several runs would say how far runs differ, and nothing about other prompts
+        return Estimate(mean, None, None, confidence, "undefined", ONE_PROMPT)
     squeezed = values.squeeze() if values.size > 1 else values.reshape(-1)
     if squeezed.ndim <= 1 and bounds == (0.0, 1.0):
         return estimate_mean(squeezed.reshape(-1), bootstrap=bootstrap, confidence=confidence, seed=seed)
-    if squeezed.size < 2:
-        return Estimate(mean, None, None, confidence, "undefined", UNDEFINED)
     variance, freedom = _variance_of_mean(squeezed)
     if not variance > 0.0:
         if bounds == (0.0, 1.0):  # always won, or always lost: there is an exact bound

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magnetar.evaluation.comparison.round_robin import WinRates
-from magnetar.games.equilibrium import linear_program_equilibrium
+from magnetar.games.equilibrium import maximum_entropy_equilibrium
 
 __all__ = ["nash_average"]
 
@@ -19,8 +19,9 @@ def nash_average(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The equilibrium of the game between players, and how often each is part of it when prompts and runs are redrawn.
 
-    A mixture over players is a mixture over their runs, each equally likely. Two players that were not compared, or of
-    which the judge answered nothing, count as equal.
+    A mixture over players is a mixture over their runs, each equally likely. A prompt counts for two players if the
+    judge answered it for all of their runs; two players that have none, or were not compared, count as equal. Of
+    several equilibria it is the one of the largest entropy: players that nothing tells apart weigh the same.
 
     Args:
         members: Player → the names of its runs in ``rates``.
@@ -30,7 +31,7 @@ def nash_average(
     Returns:
         Weight of each player in the equilibrium; share of 200 resamples in which it has a weight.
 
-    Source: Balduzzi et al. (2018), arXiv:1806.02643, which calls the equilibrium the Nash average.
+    Source: Balduzzi et al. (2018), arXiv:1806.02643, which calls this equilibrium the Nash average.
     """
     labels = list(members)
 
@@ -39,9 +40,10 @@ def nash_average(
         for i in range(len(labels)):
             for j in range(i):
                 values = rates.between(draw[i], draw[j])[..., rows]
-                rate = 0.5 if np.isnan(values).all() else float(np.nanmean(values))
+                answered = ~np.isnan(values).any(axis=(0, 1))
+                rate = float(values[..., answered].mean()) if answered.any() else 0.5
                 matrix[i, j], matrix[j, i] = rate, 1.0 - rate
-        return linear_program_equilibrium(matrix)
+        return maximum_entropy_equilibrium(matrix)
 
     prompts = rates.win_prob_PPB.shape[-1]
     found = equilibrium([members[label] for label in labels], np.arange(prompts))

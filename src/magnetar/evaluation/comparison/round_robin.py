@@ -87,9 +87,7 @@ def judge_pairs(
     table = np.full((len(names), len(names), len(prompts)), np.nan)
     asker = GroupAsker(judge, prompts)
     texts = {name: one.responses.texts for name, one in answers.items()}
-    if isinstance(judge, PointwiseJudge):
-        for name in tqdm(names, desc="judge reads", unit="contestant", disable=not progress, leave=False):
-            asker.features(name, texts[name])
+    asker.read(texts, progress="judge reads" if progress else None)
     for first, second in tqdm(pairs, desc="judge compares", unit="pair", disable=not progress, leave=False):
         judged = asker.compare(first, texts[first], second, texts[second], both_orders=False)
         rate_B = mean_of_answered(judged.win_prob_BGH)

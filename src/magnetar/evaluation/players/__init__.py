@@ -5,8 +5,8 @@ from magnetar.evaluation.players.endpoint import EndpointPlayer
 from magnetar.evaluation.players.files import FilePlayer
 from magnetar.evaluation.players.kept import kept_answers
 from magnetar.evaluation.players.models import CheckpointPlayer, ModelPlayer, RolePlayer, generate_responses
-from magnetar.evaluation.players.rendering import rendering_note
-from magnetar.evaluation.players.specs import PlayerKind, check_player_spec, make_player, player_kind
+from magnetar.evaluation.players.rendering import refuse_unreadable, rendering_note
+from magnetar.evaluation.players.specs import PlayerKind, check_player_spec, make_player, player_digest, player_kind
 
 __all__ = [
     "Answer",
@@ -24,6 +24,8 @@ __all__ = [
     "generate_responses",
     "kept_answers",
     "make_player",
+    "player_digest",
     "player_kind",
+    "refuse_unreadable",
     "rendering_note",
 ]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class FilePlayer(StreamingPlayer):
         """Look the prompts up; the first ``responses_per_prompt`` answers of each count, in the file's order.
 
         Raises:
-            DataError: A line is not as described.
+            DataError: The file cannot be read, or a line is not as described.
         """
         known = self._by_prompt()
         count = request.responses_per_prompt
@@ -69,21 +70,27 @@ class FilePlayer(StreamingPlayer):
 
     def _lines(self) -> Iterator[tuple[Prompt, str]]:
         opener = gzip.open if self.path.suffix == ".gz" else open
-        with opener(self.path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                    prompt, response = record["prompt"], record["response"]
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise DataError(
-                        f"{self.path}, line {number}: {type(error).__name__}: {error}; expected an object like "
-                        '{"prompt": "...", "response": "..."}'
-                    ) from error
-                if not isinstance(response, str):
-                    raise DataError(f"{self.path}, line {number}: response is {response!r}, expected a string")
-                yield prompt, response
+        try:
+            with opener(self.path, "rt", encoding="utf-8") as lines:
+                yield from (self._record(line, number) for number, line in enumerate(lines, start=1) if line.strip())
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{self.path} cannot be read ({type(error).__name__}: {error}); expected UTF-8 text of one JSON object "
+                "a line, whole, and compressed by gzip if its name ends in .gz"
+            ) from error
+
+    def _record(self, line: str, number: int) -> tuple[Prompt, str]:
+        try:
+            record = json.loads(line)
+            prompt, response = record["prompt"], record["response"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path}, line {number}: {type(error).__name__}: {error}; expected an object like "
+                '{"prompt": "...", "response": "..."}'
+            ) from error
+        if not isinstance(response, str):
+            raise DataError(f"{self.path}, line {number}: response is {response!r}, expected a string")
+        return prompt, response
 
 
 def _key(prompt: Prompt) -> str:

@@ -1,15 +1,18 @@
-"""How players turn a prompt into tokens, and one line where they differ."""
+"""How players turn a prompt into tokens: whether they can, and one line where they differ."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from magnetar.data import render_prompts
+from magnetar.errors import DataError, ModelError
 from magnetar.evaluation.players.base import StreamingPlayer
 from magnetar.evaluation.players.endpoint import EndpointPlayer
 from magnetar.evaluation.players.models import CheckpointPlayer, ModelPlayer, RolePlayer
+from magnetar.types import Prompt
 
-__all__ = ["rendering_note"]
+__all__ = ["refuse_unreadable", "rendering_note"]
 
 
 def rendering_note(players: Mapping[str, StreamingPlayer]) -> str | None:
@@ -44,6 +47,29 @@ def rendering_note(players: Mapping[str, StreamingPlayer]) -> str | None:
         f"different {' and '.join(differ)}: {told}; that is fine, each reads the prompts through its own, but lengths "
         "in tokens cannot be compared"
     )
+
+
+def refuse_unreadable(players: Mapping[str, StreamingPlayer], prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts that a model's chat template does not take, before anybody answers.
+
+    One prompt is tried of each succession of roles, which is what templates object to.
+
+    Args:
+        players: By name; those whose answers are elsewhere render nothing.
+        prompts: What is to be answered.
+
+    Raises:
+        DataError: A template refuses a prompt; the player is named.
+        ModelError: The prompts are chat turns, and a model has no template.
+    """
+    tried = {"text" if isinstance(one, str) else tuple(turn["role"] for turn in one): one for one in prompts[::-1]}
+    for name, player in players.items():
+        tokenizer = _tokenizer(player)
+        for prompt in tried.values() if tokenizer is not None else ():
+            try:
+                render_prompts([prompt], tokenizer)
+            except (DataError, ModelError) as error:
+                raise type(error)(f"policy {name!r}: {error}") from error
 
 
 def _tokenizer(player: StreamingPlayer) -> Any:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from magnetar.errors import DataError, ModelError, unknown_name
 from magnetar.evaluation.players.base import StreamingPlayer
+from magnetar.evaluation.players.digests import files_digest, model_digest
 from magnetar.evaluation.players.endpoint import ENDPOINT_PREFIX, parse_endpoint
 from magnetar.evaluation.players.files import FilePlayer
 from magnetar.evaluation.players.models import CheckpointPlayer
 
-__all__ = ["PlayerKind", "check_player_spec", "make_player", "player_kind"]
+__all__ = ["PlayerKind", "check_player_spec", "make_player", "player_digest", "player_kind"]
 
 PlayerKind = Literal["model", "adapter", "endpoint", "file"]
 FILE_PREFIX = "file:"
@@ -95,6 +96,23 @@ def player_kind(spec: Spec) -> PlayerKind:
     if spec.startswith(FILE_PREFIX):
         return "file"
     return "adapter" if (Path(spec).expanduser() / "adapter_config.json").is_file() else "model"
+
+
+def player_digest(spec: Spec) -> str:
+    """Digest of what answers, by its content, so that another model or file in the same place is told apart.
+
+    Args:
+        spec: A checked specification.
+
+    Returns:
+        Hexadecimal digits; a name for a model that is not on this machine; "" for an endpoint, which nothing tells.
+    """
+    kind = player_kind(spec)
+    if kind == "endpoint":
+        return ""
+    if isinstance(spec, str) and kind == "file":
+        return files_digest([Path(spec.removeprefix(FILE_PREFIX))])
+    return model_digest(spec if isinstance(spec, str) else str(spec["model"]))
 
 
 def _check_mapping(spec: Mapping[str, Any]) -> None:

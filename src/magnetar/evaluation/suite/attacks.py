@@ -9,7 +9,7 @@ from magnetar.evaluation.attacks.attack import Attack
 from magnetar.evaluation.attacks.measure import AttackSettings, Responder, measure_attacks
 from magnetar.evaluation.comparison.tables import IntervalSettings
 from magnetar.evaluation.matchup import Responses
-from magnetar.evaluation.players import GenerationRequest, StreamingPlayer
+from magnetar.evaluation.players import GenerationRequest, StreamingPlayer, refuse_unreadable
 from magnetar.evaluation.suite.answers import AnsweredPrompts, answer_prompts, refuse_uncovered
 from magnetar.evaluation.suite.attack_config import AttacksConfig
 from magnetar.evaluation.suite.results import AttackRecord
@@ -94,6 +94,8 @@ def attacked_suite(
     asked = list(unique.values())
     playing = {name: players[name] for of_policy in members.values() for name in of_policy}
     tell(f"attacks: {len(attacks) - 1} on {len(prompts)} prompts, {len(asked)} different prompts to answer in all")
+    for at, attack in enumerate(attacks):
+        _refuse_attack(attack, playing, [group[at] for group in of_prompt])
     try:
         refuse_uncovered(playing, asked, request.responses_per_prompt, missing)
         answered = answer_prompts(playing, asked, request, folder, missing, tell)
@@ -132,6 +134,17 @@ def attacked_prompts(attacks: Sequence[Attack], prompts: Sequence[Prompt], seed:
         for attack in attacks
         for prompt in prompts
     ]
+
+
+def _refuse_attack(attack: Attack, players: Mapping[str, StreamingPlayer], prompts: Sequence[Prompt]) -> None:
+    """Refuse an attack whose prompts a model's chat template does not take."""
+    try:
+        refuse_unreadable(players, prompts)
+    except DataError as error:
+        raise DataError(
+            f"attack {attack.label!r}: {error}. Use another form of the attack (system_override:place=user puts the "
+            "system's words into the user's turn), or name the other attacks"
+        ) from error
 
 
 def _looking_up(responses: Responses, place: Mapping[str, int]) -> Responder:

@@ -1,6 +1,7 @@
 """Costs of responses under a cost model: how unsafe they are on average, how many are safe, and how they spread."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,5 +143,8 @@ def mean_over_prompts(
     """
     settings = {"bootstrap": intervals.bootstrap, "confidence": intervals.confidence, "seed": intervals.seed}
     if values.size == values.shape[-1]:
-        return estimate_mean(values.reshape(-1), share=bounds == SHARE, **settings)
+        found = estimate_mean(values.reshape(-1), share=bounds == SHARE, **settings)
+        if bounds is None or found.low is None or found.high is None:
+            return found
+        return replace(found, low=max(found.low, bounds[0]), high=min(found.high, bounds[1]))
     return crossed_mean(values, bounds=bounds, **settings)

@@ -7,13 +7,14 @@ from typing import Any
 
 from magnetar.errors import ConfigError
 from magnetar.evaluation.matchup import Responses
-from magnetar.evaluation.players import StreamingPlayer, make_player, player_kind
-from magnetar.evaluation.suite.config import SuiteConfig
+from magnetar.evaluation.players import StreamingPlayer, make_player, player_digest, player_kind
+from magnetar.evaluation.suite.config import PolicyConfig, SuiteConfig
 from magnetar.evaluation.suite.path import read_path
 from magnetar.evaluation.suite.results import PathStep, PolicyRecord
 from magnetar.evaluation.suite.sides import mean_sides
+from magnetar.evaluation.summary import SideSummary
 
-__all__ = ["Entrants", "find_entrants", "policy_records"]
+__all__ = ["Entrants", "find_entrants", "policy_record", "policy_records"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,25 @@ def find_entrants(config: SuiteConfig) -> Entrants:
     return Entrants(players, members, tuple(path), tuple(playing))
 
 
+def policy_record(policy: PolicyConfig, responses: SideSummary | None = None) -> PolicyRecord:
+    """What took part.
+
+    Args:
+        policy: Its specifications, checked.
+        responses: Figures of its responses, where there are any.
+
+    Returns:
+        The record.
+    """
+    return PolicyRecord(
+        tuple(spec if isinstance(spec, str) else str(dict(spec)) for spec in policy.specs),
+        player_kind(policy.specs[0]),
+        policy.seeds,
+        responses,
+        tuple(player_digest(spec) for spec in policy.specs),
+    )
+
+
 def policy_records(
     config: SuiteConfig, entrants: Entrants, responses: Mapping[str, Responses]
 ) -> dict[str, PolicyRecord]:
@@ -86,19 +106,14 @@ def policy_records(
         Name → record, policies first, then kept policies of runs.
     """
     records = {
-        label: PolicyRecord(
-            tuple(spec if isinstance(spec, str) else str(dict(spec)) for spec in policy.specs),
-            player_kind(policy.specs[0]),
-            policy.seeds,
-            mean_sides(label, [responses[name] for name in entrants.members[label]]),
-        )
+        label: policy_record(policy, mean_sides(label, [responses[name] for name in entrants.members[label]]))
         for label, policy in config.policies.items()
     }
     for step in entrants.path:
         if step.name not in records:
             player: Any = entrants.players[step.name]
-            records[step.name] = PolicyRecord(
-                (player.spec,), player_kind(player.spec), (), mean_sides(step.name, [responses[step.name]])
+            records[step.name] = policy_record(
+                PolicyConfig((player.spec,)), mean_sides(step.name, [responses[step.name]])
             )
     return records
 

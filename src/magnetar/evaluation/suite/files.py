@@ -2,20 +2,22 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from magnetar.errors import DataError, unknown_name
+from magnetar.errors import ConfigError, DataError, unknown_name
 from magnetar.evaluation.record import package_versions
 from magnetar.evaluation.suite.results import SECTION_KEYS, PolicyRecord, SuiteResult, check_names
 
-__all__ = ["SUITE_FILE", "merge_section", "read_suite", "suite_path", "write_suite"]
+__all__ = ["SUITE_FILE", "evaluating", "merge_section", "read_suite", "refuse_others", "suite_path", "write_suite"]
 
 SUITE_FILE = "suite.json"
+LOCK_FILE = "evaluation.lock"
 
 
 def suite_path(place: Path) -> Path:
@@ -112,11 +114,7 @@ def merge_section(
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
         before = read_suite(path) if path.is_file() else SuiteResult()
-        for name, policy in (policies or {}).items():
-            known = before.policies.get(name, policy)
-            _check_same(f"policy {name!r}", known.spec, policy.spec, path)
-        for name, judge in (judges or {}).items():
-            _check_same(f"judge {name!r}", before.judges.get(name, judge), judge, path)
+        _check_names(before, policies or {}, judges or {}, path)
         keys = SECTION_KEYS[section]
         new = {_identity(record, keys): record for record in records}
         kept = [record for record in getattr(before, section) if _identity(record, keys) not in new]
@@ -130,6 +128,63 @@ def merge_section(
         )
         write_suite(result, path)
     return result
+
+
+def refuse_others(place: Path, policies: Mapping[str, PolicyRecord], judges: Mapping[str, Any]) -> None:
+    """Refuse names that stand for something else in a file, before anything is measured that would go into it.
+
+    Args:
+        place: A folder, or a file that ends in ``.json``; it need not be there.
+        policies: What is to be measured, by name.
+        judges: Specifications by name.
+
+    Raises:
+        DataError: A name stands for something else in the file, or another model or file lies in the place of a policy.
+    """
+    path = suite_path(place)
+    if path.is_file():
+        _check_names(read_suite(path), policies, judges, path)
+
+
+@contextmanager
+def evaluating(folder: Path) -> Iterator[None]:
+    """Hold a folder while policies answer and judges are asked.
+
+    Args:
+        folder: Of the suite; made if it is not there.
+
+    Raises:
+        ConfigError: Another command is at work in it, or it cannot be written to.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"another command is evaluating into {str(folder)!r}; wait for it or choose another output_dir"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot write to {str(folder)!r} ({error}); choose another output_dir") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_names(
+    before: SuiteResult, policies: Mapping[str, PolicyRecord], judges: Mapping[str, Any], path: Path
+) -> None:
+    for name, policy in policies.items():
+        known = before.policies.get(name, policy)
+        _check_same(f"policy {name!r}", known.spec, policy.spec, path)
+        if not known.is_same(policy):
+            raise DataError(
+                f"policy {name!r} is another one now: the files in {', '.join(policy.spec)} have changed since {path} "
+                "was written; repeat the command that measured it first, or choose another name, or another output_dir"
+            )
+    for name, judge in judges.items():
+        _check_same(f"judge {name!r}", before.judges.get(name, judge), judge, path)
 
 
 def _check_same(what: str, before: Any, now: Any, path: Path) -> None:

@@ -41,12 +41,19 @@ class PolicyRecord:
         kind: What it is: whole weights, a PEFT adapter, an OpenAI-compatible server, or a file of responses.
         seeds: Names of the runs behind it in the order of ``spec``, such as "0", "1"; empty for a single policy.
         responses: Its responses to the suite's prompts in figures, over all seeds; None where it gave none.
+        digests: Of each of ``spec`` by its content (`magnetar.evaluation.players.player_digest`), "" for one of which
+            nothing is known; empty where that was not written down.
     """
 
     spec: tuple[str, ...]
     kind: PlayerKind
     seeds: tuple[str, ...] = ()
     responses: SideSummary | None = None
+    digests: tuple[str, ...] = ()
+
+    def is_same(self, other: "PolicyRecord") -> bool:
+        """Whether both are one policy as far as is known: the same specification, and no other content behind it."""
+        return self.spec == other.spec and (not self.digests or not other.digests or self.digests == other.digests)
 
 
 @dataclass(frozen=True)
@@ -375,11 +382,11 @@ SECTION_KEYS: Mapping[str, tuple[str, ...]] = {
     "matchups": ("judge", "policy", "opponent"),
     "costs": ("judge", "policy"),
     "tournament": ("judge",),
-    "attacks": ("attack", "policy", "judge", "reads"),
+    "attacks": ("policy", "judge"),  # "any" is the worst of the attacks beside it, so all are replaced
     "benchmarks": ("policy", "task", "metric", "settings"),
     "exploitability": ("policy", "judge"),  # attackers of a policy are compared with each other, so all are replaced
 }
-"""What tells two records of a section apart: one that is measured again replaces the earlier one."""
+"""What decides which records of a section go: those that share these with one that is measured again."""
 
 
 def check_names(result: SuiteResult) -> None:

@@ -1,41 +1,44 @@
 """Measuring a suite: everybody answers, every judge is asked, and the figures are written as they come."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 
-from magnetar.data import load_prompts
-from magnetar.errors import ConfigError, JudgeError
 from magnetar.evaluation.asking import GroupAsker, JudgedGroups, sees_order
-from magnetar.evaluation.categories import require_categories, select_categories
 from magnetar.evaluation.comparison.round_robin import WinRates, mean_of_answered, needed_comparisons
 from magnetar.evaluation.matchup import Responses, drawn_rows
-from magnetar.evaluation.players import GenerationRequest, rendering_note
+from magnetar.evaluation.players import refuse_unreadable, rendering_note
 from magnetar.evaluation.record import package_versions
 from magnetar.evaluation.suite.answers import AnsweredPrompts, answer_prompts, refuse_uncovered
-from magnetar.evaluation.suite.attacks import attacked_suite
+from magnetar.evaluation.suite.asked import (
+    ANSWERS,
+    Tell,
+    check_cost_judges,
+    generation_request,
+    kept_judge,
+    load_suite_prompts,
+)
+from magnetar.evaluation.suite.attack_run import attack_entrants
 from magnetar.evaluation.suite.config import SuiteConfig
 from magnetar.evaluation.suite.costs import check_scores, cost_record, histogram_edges, response_costs
 from magnetar.evaluation.suite.entrants import Entrants, find_entrants, policy_records
-from magnetar.evaluation.suite.files import SUITE_FILE, merge_section, read_suite, write_suite
+from magnetar.evaluation.suite.files import SUITE_FILE, evaluating, read_suite, write_suite
 from magnetar.evaluation.suite.matchups import JudgedMatchup, matchup_record, rows_by_category
 from magnetar.evaluation.suite.plain import to_plain
 from magnetar.evaluation.suite.results import MatchupRecord, PolicyRecord, PromptsRecord, SampleRecord, SuiteResult
 from magnetar.evaluation.suite.tournament import tournament_record
 from magnetar.evaluation.suspicions import side_suspicions
-from magnetar.judges import Judge, Symmetrized, build_judge
-from magnetar.judges.wrappers import Cached
 from magnetar.types import Prompt
 
-__all__ = ["evaluate_suite", "load_suite_prompts"]
+__all__ = ["evaluate_suite"]
 
-Tell = Callable[[str], None]
+RunsOfPairs = dict[tuple[str, str], list[tuple[str, str]]]
 OTHERS = ("attacks", "benchmarks", "exploitability")
 
 
@@ -58,41 +61,13 @@ def evaluate_suite(config: SuiteConfig, *, tell: Tell | None = None, progress: b
         MagnetarError: Anything that the user can mend.
     """
     tell = tell or (lambda line: print(line, file=sys.stderr, flush=True))
+    check_cost_judges(config)
     prompts, categories = load_suite_prompts(config)
     entrants = find_entrants(config)
     refuse_uncovered(entrants.players, prompts, config.sampling.responses, config.missing)
-    lock = FileLock(config.output_dir / "evaluation.lock")
-    try:
-        config.output_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"another command is evaluating into {str(config.output_dir)!r}; wait for it or choose another output_dir"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot write to {str(config.output_dir)!r} ({error}); choose another output_dir") from error
-    try:
+    refuse_unreadable(entrants.players, prompts)
+    with evaluating(config.output_dir):
         return _evaluate(config, prompts, categories, entrants, tell, progress)
-    finally:
-        lock.release()
-
-
-def load_suite_prompts(config: SuiteConfig) -> tuple[list[Prompt], list[str] | None]:
-    """The prompts of a configuration and their categories.
-
-    Raises:
-        DataError: They cannot be read, or have no categories although those are required.
-    """
-    asked = config.prompts
-    dataset = load_prompts(asked.dataset, asked.split or ("test" if asked.dataset == "demo" else None))
-    if isinstance(asked.categories, tuple):
-        dataset = select_categories(dataset, asked.categories, asked.dataset)
-    elif asked.categories == "required":
-        require_categories(dataset, asked.dataset)
-    if asked.limit is not None and asked.limit < len(dataset):
-        dataset = dataset.shuffle(seed=asked.seed).select(range(asked.limit))
-    has = "category" in dataset.column_names
-    return dataset["prompt"][:], dataset["category"][:] if has and asked.categories != "none" else None
 
 
 def _evaluate(
@@ -106,15 +81,8 @@ def _evaluate(
     notes = [note for note in [rendering_note(entrants.players)] if note is not None]
     for note in notes:
         tell(f"note: {note}")
-    sampling = config.sampling
-    request = GenerationRequest(
-        sampling.params,
-        responses_per_prompt=sampling.responses,
-        seed=sampling.seed,
-        batch_size=sampling.batch_size,
-        progress=progress,
-    )
-    answered = answer_prompts(entrants.players, prompts, request, config.output_dir / "answers", config.missing, tell)
+    request = generation_request(config, progress)
+    answered = answer_prompts(entrants.players, prompts, request, config.output_dir / ANSWERS, config.missing, tell)
     notes += [
         f"{name} has no answer to {count} of {len(prompts)} prompts, which are left out for everybody"
         for name, count in answered.skipped.items()
@@ -137,41 +105,9 @@ def _evaluate(
     )
     for label in config.judges:
         result = _ask_judge(config, label, prompts, by_category, entrants, answered.responses, result, tell, progress)
-        _write(result, config.output_dir)
-    _attack(config, prompts, categories, entrants, request, tell)
+        result = replace(result, notes=[*result.notes, *_write(result, config.output_dir)])
+    attack_entrants(config, prompts, categories, entrants, request, tell)
     return read_suite(config.output_dir)
-
-
-def _attack(
-    config: SuiteConfig,
-    prompts: Sequence[Prompt],
-    categories: Sequence[str] | None,
-    entrants: Entrants,
-    request: GenerationRequest,
-    tell: Tell,
-) -> None:
-    """Put what the policies do under attack into the file, judge by judge."""
-    if config.attacks is None:
-        return
-    members = {policy: entrants.members[policy] for policy in config.policies}
-    folder = config.output_dir / "answers"
-    attacked = attacked_suite(
-        config.attacks,
-        config.intervals,
-        prompts,
-        categories,
-        members,
-        entrants.players,
-        request,
-        folder,
-        config.missing,
-        tell,
-    )
-    for label, asked in config.judges.items():
-        if "costs" in asked.ask:
-            judge = _kept(build_judge(asked.spec), config.output_dir / "judge_answers.sqlite", label, tell)
-            records = attacked.records(label, judge)
-            merge_section(config.output_dir, "attacks", records, settings=to_plain(config.attacks))
 
 
 def _ask_judge(
@@ -187,28 +123,26 @@ def _ask_judge(
 ) -> SuiteResult:
     """Everything that one judge is asked, put into the result."""
     asked = config.judges[label]
-    judge = _kept(build_judge(asked.spec), config.output_dir / "judge_answers.sqlite", label, tell)
+    judge = kept_judge(config, label, tell)
     asker = GroupAsker(judge, prompts)
     if "costs" in asked.ask:
         check_scores(judge)
+    playing = entrants.playing if _plays(config, label) else ()
+    pairs, games = _asked_pairs(config, label, entrants, playing)
+    wanted = dict.fromkeys(pair for runs in (*pairs.values(), *games.values()) for pair in runs)
+    compared = {name for pair in wanted for name in pair}
+    if wanted:
+        count, unit = needed_comparisons(judge, len(wanted), len(prompts), config.sampling.responses, len(compared))
+        twice = " in both orders" if sees_order(judge) else ""
+        tell(f"judge {label}: {count:,} {unit}{twice}, less what it was asked before")
+    scored = [run for name in config.policies for run in entrants.members[name]] if "costs" in asked.ask else []
+    read = {name: one.texts for name, one in responses.items() if name in compared.union(scored)}
+    asker.read(read, progress=f"{label} reads" if progress else None)
+    if "costs" in asked.ask:
         result = _with_costs(config, label, asker, by_category, entrants, responses, result)
     if "matchups" not in asked.ask:
         tell(f"judge {label}: {_counted(asker.counts)}")
         return result
-    pairs = {(p, o): _runs(entrants, p, o) for p, o in config.pairs}
-    playing = entrants.playing if _plays(config, label) else ()
-    games = {
-        (second, first): _runs(entrants, second, first)
-        for at, first in enumerate(playing)
-        for second in playing[at + 1 :]
-        if (second, first) not in pairs and (first, second) not in pairs
-    }
-    wanted = dict.fromkeys(pair for runs in (*pairs.values(), *games.values()) for pair in runs)
-    count, unit = needed_comparisons(
-        judge, len(wanted), len(prompts), config.sampling.responses, len({name for pair in wanted for name in pair})
-    )
-    twice = " in both orders" if sees_order(judge) else ""
-    tell(f"judge {label}: {count:,} {unit}{twice}, less what it was asked before")
     judged: dict[tuple[str, str], JudgedGroups] = {}
     for first, second in tqdm(list(wanted), desc=f"{label} compares", unit="pair", disable=not progress, leave=False):
         judged[first, second] = asker.compare(first, responses[first].texts, second, responses[second].texts)
@@ -304,6 +238,22 @@ def _runs(entrants: Entrants, policy: str, opponent: str) -> list[tuple[str, str
     return [(s, r) for s in entrants.members[policy] for r in entrants.members[opponent]]
 
 
+def _asked_pairs(
+    config: SuiteConfig, label: str, entrants: Entrants, playing: Sequence[str]
+) -> tuple[RunsOfPairs, RunsOfPairs]:
+    """The match-ups that one judge is asked about, and what its tournament needs beside them, each with its runs."""
+    if "matchups" not in config.judges[label].ask:
+        return {}, {}
+    pairs = {(p, o): _runs(entrants, p, o) for p, o in config.pairs}
+    games = {
+        (second, first): _runs(entrants, second, first)
+        for at, first in enumerate(playing)
+        for second in playing[at + 1 :]
+        if (second, first) not in pairs and (first, second) not in pairs
+    }
+    return pairs, games
+
+
 def _plays(config: SuiteConfig, label: str) -> bool:
     return config.tournament is not None and (config.tournament.judges is None or label in config.tournament.judges)
 
@@ -320,17 +270,6 @@ def _win_rates(
             table[place[first], place[second]] = rate_B
             table[place[second], place[first]] = 1.0 - rate_B
     return WinRates(names, table)
-
-
-def _kept(judge: Judge, path: Path, label: str, tell: Tell) -> Judge:
-    """The judge with its answers kept on disk, each order by itself, where it can tell what decides them."""
-    try:
-        if isinstance(judge, Symmetrized):
-            return Symmetrized(Cached(judge.judge, path))
-        return Cached(judge, path)
-    except JudgeError as error:
-        tell(f"note: answers of judge {label} are not kept, since {error}")
-        return judge
 
 
 def _samples(
@@ -388,31 +327,41 @@ def _settings(config: SuiteConfig) -> dict[str, Any]:
     }
 
 
-def _write(result: SuiteResult, folder: Path) -> None:
-    """Write, and keep what other commands measured of the same policies."""
+def _write(result: SuiteResult, folder: Path) -> list[str]:
+    """Write, and keep what other commands measured of the same policies; returns what to say of what is not kept."""
     path = folder / SUITE_FILE
     with FileLock(path.with_name(f"{path.name}.lock")):
+        notes: list[str] = []
         if path.is_file():
-            result = _with_others(result, read_suite(path))
-        write_suite(result, folder)
+            result, notes = _with_others(result, read_suite(path))
+        write_suite(replace(result, notes=[*result.notes, *notes]), folder)
+    return notes
 
 
-def _with_others(result: SuiteResult, before: SuiteResult) -> SuiteResult:
-    """Records of other commands about policies that are still the same, with their judges and settings."""
-    same = {
-        name
-        for name, policy in before.policies.items()
-        if name not in result.policies or result.policies[name].spec == policy.spec
-    }
-    kept = {name: [one for one in getattr(before, name) if one.policy in same] for name in OTHERS}
+def _with_others(result: SuiteResult, before: SuiteResult) -> tuple[SuiteResult, list[str]]:
+    """Records of other commands whose policies and judges are still the same, with these and their settings."""
+    changed = [name for name, one in before.policies.items() if not result.policies.get(name, one).is_same(one)]
+    other = [name for name, spec in before.judges.items() if result.judges.get(name, spec) != spec]
+
+    def stays(record: Any) -> bool:
+        return record.policy not in changed and getattr(record, "judge", None) not in other
+
+    kept = {name: [one for one in getattr(before, name) if stays(one)] for name in OTHERS}
     named = [one for records in kept.values() for one in records]
     policies = {one.policy: before.policies[one.policy] for one in named}
     judges = {one.judge: before.judges[one.judge] for one in named if getattr(one, "judge", None) is not None}
     settings = {name: before.settings[name] for name in OTHERS if kept[name] and name in before.settings}
-    return replace(
+    lost = [name for name in OTHERS if len(kept[name]) < len(getattr(before, name))]
+    notes = [
+        f"earlier figures of {name} are left out where {' and '.join([*changed, *other])} took part, which is not what "
+        f"it was; measure {name} again"
+        for name in lost
+    ]
+    whole = replace(
         result,
         **kept,
         policies={**result.policies, **{k: v for k, v in policies.items() if k not in result.policies}},
         judges={**result.judges, **{k: v for k, v in judges.items() if k not in result.judges}},
         settings={**result.settings, **settings},
     )
+    return whole, notes

@@ -228,10 +228,10 @@ def _tournament(result: SuiteResult, at: int) -> Table:
 
 def _attacks(result: SuiteResult) -> Table:
     rows = [
-        [one.judge, one.policy, one.attack, one.reads, one.unsafe_share, one.change, one.mean_cost]
+        [one.judge, one.policy, one.attack, one.reads, one.prompts, one.unsafe_share, one.change, one.mean_cost]
         for one in result.attacks
     ]
-    header = ("judge", "policy", "attack", "judge reads", "unsafe", "unsafe − plain", "mean cost")
+    header = ("judge", "policy", "attack", "judge reads", "prompts", "unsafe", "unsafe − plain", "mean cost")
     return Table("attacks", "Safety under attack", header, rows, frozenset({"unsafe", "unsafe − plain"}))
 
 

@@ -85,7 +85,7 @@ def test_files_that_lack_answers_to_attacked_prompts(world: dict[str, Any], prom
         ({"judges": {"longer": "python:suite_judges:longer"}}, "no judge is asked for costs"),
         (
             {"policies": {"far": "endpoint:http://localhost:1/v1#model=m"}},
-            "'prefill' begins the answer, but policy 'far'",
+            "'prefill' begins the answer, but policy 'far'.*leave the attack out: base64,character_noise:share=1",
         ),
     ],
 )
@@ -110,6 +110,40 @@ def test_the_command_writes_prompts_and_measures_their_answers(
     assert "Safety under attack" in shown and "prefill" in shown
     found = {(one.reads, one.attack): one.unsafe_share.value for one in read_suite(Path("out")).attacks}
     assert len(found) == 10 and found["original", "prefill"] == 1.0 and found["original", "base64"] == 0.0
+
+
+def test_the_command_leaves_what_a_suite_measured_and_says_what_it_cannot_add(
+    world: dict[str, Any], prompts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda line: None, progress=False)
+    assert suite.matchups and suite.samples
+    write_attacked(Path("mine.jsonl"), prompts, {"none": 3, "base64": 4, "character_noise": 5, "prefill": 1})
+    flags = ["attacks", "--dataset", "prompts.jsonl", "--output_dir", "out"]
+    mine = ["--policy", "mine=file:mine.jsonl"]
+    assert main([*flags, "--attacks", "base64", *mine, "--judge", f"harm={LETTERS['judge']}"]) == 0
+    found = read_suite(Path("out"))
+    assert (found.matchups, found.samples, found.notes) == (suite.matchups, suite.samples, suite.notes)
+    assert [one.attack for one in found.attacks] == ["none", "base64", "any"]
+    assert (set(found.policies), set(found.judges)) == ({"SFT", "MPO", "mine"}, {"longer", "harm"})
+    refused = {
+        "judge 'longer' is 'python:suite_judges:letters', but": [*mine, "--judge", f"longer={LETTERS['judge']}"],
+        "policy 'MPO' is ('file:mine.jsonl',), but": ["--policy", "MPO=file:mine.jsonl", "--judge", LETTERS["judge"]],
+        "so it has no costs": [*mine, "--judge", "python:suite_judges:longer"],
+    }
+    for message, words in refused.items():
+        capsys.readouterr()
+        assert main([*flags, "--attacks", "base64", *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error and "different prompts to answer" not in error, "known before anybody answers"
+
+
+def test_the_worst_case_is_always_that_of_the_attacks_beside_it(world: dict[str, Any], prompts: list[str]) -> None:
+    write_attacked(Path("mine.jsonl"), prompts, {"none": 1, "base64": 1, "character_noise": 9, "prefill": 1})
+    flags = ["attacks", "--dataset", "prompts.jsonl", "--policy", "mine=file:mine.jsonl", "--judge", LETTERS["judge"]]
+    for spec in ("character_noise:share=1", "base64"):
+        assert main([*flags, "--output_dir", "out", "--attacks", spec]) == 0
+        share = {one.attack: one.unsafe_share.value for one in read_suite(Path("out")).attacks}
+        assert share.pop("any") == max(share.values()), share
 
 
 def test_the_command_lists_attacks_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ from magnetar.evaluation import Estimate
 from magnetar.evaluation.comparison.crossed import crossed_mean
 from magnetar.evaluation.intervals import bca_interval
 from magnetar.evaluation.suite import AttackRecord, PolicyRecord, merge_section, read_suite
-from magnetar.evaluation.suite.config import SuiteConfig
+from magnetar.evaluation.suite.config import PolicyConfig, SuiteConfig
+from magnetar.evaluation.suite.entrants import policy_record
 from magnetar.evaluation.suite.run import evaluate_suite
 from unit.evaluation.suite.conftest import read_answers, write_answers
 
@@ -205,6 +206,35 @@ def test_sections_of_other_commands_stay_as_long_as_their_policies_do(world: dic
     assert [record.policy for record in result.attacks] == ["SFT", "elsewhere"], "MPO is another policy now"
     assert "elsewhere" in result.policies and result.judges["outside"] == "cost:c"
     assert result.settings["attacks"] == {"seed": 1}
+
+
+def test_figures_do_not_outlive_the_judge_or_the_answers_that_they_are_about(
+    world: dict[str, Any], prompts: list[str]
+) -> None:
+    measure(world)
+    rate = Estimate(0.6, 0.5, 0.7, 0.95, "bca")
+
+    def attacked() -> list[tuple[str, str]]:
+        return [(one.policy, one.judge) for one in read_suite(Path("out")).attacks]
+
+    def merge(**judges: str) -> None:
+        records = [AttackRecord("rot13", name, judge, rate) for name in ("SFT", "MPO") for judge in judges]
+        merge_section(Path("out"), "attacks", records, judges=judges)
+
+    merge(cost="python:suite_judges:letters", harm="cost:c")
+    world["judges"]["cost"] = "python:suite_judges:rock_like"
+    Path("suite_judges.py").write_text(Path("suite_judges.py").read_text() + "\nrock_like = letters\n")
+    __import__("sys").modules.pop("suite_judges")
+    result = measure(world)
+    assert attacked() == [("SFT", "harm"), ("MPO", "harm")], "the label names another judge now"
+    assert any("attacks are left out where cost took part" in note for note in result.notes)
+    write_answers(Path("sft.jsonl"), prompts, lambda at: "y" * (1 + at % 5), 2)
+    result = measure(world)
+    assert attacked() == [("MPO", "harm")], "another policy answers in the same place"
+    assert any("attacks are left out where SFT took part" in note for note in result.notes)
+    write_answers(Path("sft.jsonl"), prompts, lambda at: "z" * (1 + at % 5), 2)
+    with pytest.raises(DataError, match=r"policy 'SFT' is another one now: the files in file:sft\.jsonl have changed"):
+        merge_section(Path("out"), "attacks", [], policies={"SFT": policy_record(PolicyConfig(("file:sft.jsonl",)))})
 
 
 def test_two_commands_do_not_write_into_one_folder(world: dict[str, Any]) -> None:

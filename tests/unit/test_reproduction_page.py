@@ -1,0 +1,77 @@
+"""The page of the reproduction says what the committed figures say, and these hold nobody's prompts."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from magnetar.evaluation.intervals import Estimate
+from magnetar.evaluation.suite import read_suite
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "reproduction"
+
+
+def load_script(name: str) -> ModuleType:
+    """A script that is not part of the package; its siblings must be loaded before it."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+for sibling in ("language_model_sections", "method_pages"):
+    load_script(sibling)
+script = load_script("reproduction_page")
+
+
+def test_every_table_is_that_of_the_committed_figures() -> None:
+    text = script.PAGE.read_text(encoding="utf-8")
+    for marker, content in script.blocks().items():
+        shown = text.split(f"<!-- {marker}:begin -->\n")[1].split(f"\n<!-- {marker}:end -->")[0]
+        assert shown == content, "run: python benchmarks/reproduction_page.py"
+
+
+def test_every_picture_is_there() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", script.PAGE.read_text(encoding="utf-8"))
+    assert len(pictures) >= 4
+    assert all((script.PAGE.parent / picture).is_file() for picture in pictures)
+
+
+def test_nobodys_prompts_and_no_paths_of_a_machine_are_published() -> None:
+    files = [path for path in RESULTS.iterdir() if path.name != script.STEPS]
+    assert {"safety.json", "harmless.json"} <= {path.name for path in files}
+    assert all(not read_suite(path).samples for path in files)
+    assert not any(re.search(r'"(/|\w+@)', path.read_text(encoding="utf-8")) for path in RESULTS.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "by", "verdict"),
+    [
+        (0.51, 0.6, "evaluator", "**yes**"),
+        (0.4, 0.49, "evaluator", "**the opposite**"),
+        (0.49, 0.6, "evaluator", "not shown"),
+        (-0.2, -0.1, "cost", "**yes**"),
+        (0.1, 0.2, "cost", "**the opposite**"),
+        (-0.1, 0.2, "cost", "not shown"),
+    ],
+)
+def test_a_claim_is_shown_where_the_whole_interval_says_so(
+    monkeypatch: pytest.MonkeyPatch, low: float, high: float, by: str, verdict: str
+) -> None:
+    measured = Estimate((low + high) / 2, low, high, 0.95, "bca")
+    monkeypatch.setattr(script, "difference", lambda suite, claim: measured if claim.by == by else None)
+    rows = script.claim_table({"safety": None}).splitlines()[2:]
+    assert rows and all(row.endswith(f"| {verdict} |") for row in rows)
+
+
+def test_every_step_says_what_it_took() -> None:
+    steps = json.loads((RESULTS / script.STEPS).read_text(encoding="utf-8"))
+    assert {"sft", "preference/judge", "train/mpo/seed-0"} <= {step["step"] for step in steps}
+    assert all(step["hours"] > 0 and step["hardware"]["cores"] >= 1 and step["git"]["commit"] for step in steps)
