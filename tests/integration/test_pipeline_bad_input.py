@@ -36,6 +36,8 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a dataset of a dataset": ({"data.more": {"source": "data:pairs/learn"}}, [], "not made of one another"),
     "name of a log": ({"data.pairs.parts": {"samples": 6}}, [], "a part cannot be called 'samples'"),
     "chat template": ({"sft.chat_template_path": "./none.jinja"}, [], "no such folder"),
+    "critic": ({"train.methods.PPO.critic_model": "./modle"}, [], "no such folder; did you mean 'model'"),
+    "comparing in training": ({"train.settings.eval_judge": "preference:cost"}, [], "the stage 'evaluate' compares"),
     "its own product": ({"train.model": "train:MPO/seed-0"}, [], "which this stage makes itself"),
     "file": ({"data.pairs.source": "pears.jsonl"}, [], "no file or folder 'pears.jsonl'; did you mean 'pairs.jsonl'"),
     "no file": ({"data.pairs.source": None}, [], "--set data.pairs.source=FILE"),
@@ -68,6 +70,38 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     assert message in error
     assert error.count("\n") == 1  # one sentence
     assert not (workplace / "out").exists()
+
+
+OF_DATA: dict[str, tuple[dict[str, Any], str]] = {
+    "pairs for responses": (
+        {"preference.judge.dataset": "data:asked"},
+        "preference: judge: dataset is 'data:asked', which holds prompts, expected pairs",
+    ),
+    "signs of safety": ({"data.pairs.signs": None}, "'data:pairs/evaluate', whose pairs do not say which responses"),
+    "categories": (
+        {"evaluate.prompts": {"dataset": "data:asked", "categories": "required"}},
+        "data:asked has no column 'category'",
+    ),
+    "a category": (
+        {"evaluate.prompts": {"dataset": "data:pairs/held_out", "categories": ["kind 0", "knid 1"]}},
+        "did you mean 'kind 1'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OF_DATA)
+def test_what_data_lack_is_told_before_anything_trains(
+    case: str, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    changes, message = OF_DATA[case]
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "rock or paper "}\n{"prompt": "paper or rock "}\n')
+    asked = {"data.asked": {"source": str(tmp_path / "asked.jsonl")}}
+    config = write_config(tmp_path / "p.yaml", asked | changes, output_dir=str(tmp_path / "out"), train=None)
+    assert pipeline(config) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["data"]
 
 
 def test_presets_are_listed_printed_and_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:

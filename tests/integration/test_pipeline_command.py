@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,7 +63,9 @@ def test_a_pipeline_goes_from_a_base_model_to_a_page(finished: Path) -> None:
     suite = json.loads((out / "evaluate" / "suite.json").read_text())
     assert set(suite["policies"]) == {"SFT", "MPO round 1", "MPO round 2", "PPO"}
     assert {record["opponent"] for record in suite["matchups"]} == {"SFT"}
-    assert "<html" in (out / "report" / "report.html").read_text()
+    page = (out / "report" / "report.html").read_text()
+    assert "<html" in page and "7 of 7 finished" in page
+    assert not re.search(r"report: (waiting|run|under way)", page)  # it does not warn of itself
     overview = json.loads((out / "pipeline.json").read_text())
     assert [step["name"] for step in overview["steps"]] == list(STEPS)
     assert {step["status"] for step in overview["steps"]} == {"finished"}

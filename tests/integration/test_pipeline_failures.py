@@ -16,6 +16,7 @@ from magnetar.pipeline.plan import Step
 
 FEW: dict[str, Any] = {"train": None, "report": None}
 STEPS = ("data/pairs", "sft", "preference/judge", "preference/cost", "evaluate")
+PAIR = {"first": "a", "second": "b", "win_prob": 1.0, "first_safe": True, "second_safe": False}
 CHANGED = {"preference.cost.learning_rate": 1e-3}
 
 
@@ -45,7 +46,7 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
         told = json.dumps({"resumed": resume, **step.settings}, default=str)
         (step.folder / "model.safetensors").write_text(told)
         for part in ("held_out", "learn", "evaluate", "prompts") if step.stage == "data" else ():
-            (step.folder / f"{part}.jsonl").write_text(part)
+            (step.folder / f"{part}.jsonl").write_text(json.dumps({"prompt": part, **PAIR}) + "\n")
         return {}
 
     monkeypatch.setattr(runner, "run_step", work)
@@ -94,6 +95,8 @@ def test_a_change_of_mind_in_the_middle_loses_neither_run(
         pipeline(write_config(place / "q.yaml", CHANGED, **FEW))
     stops.clear()
     capfd.readouterr()
+    assert pipeline(place / "p.yaml", "--dry_run") == 0
+    assert "made or begun before from the same inputs: that would be put back" in capfd.readouterr().out
     assert pipeline(place / "p.yaml") == 0
     console = capfd.readouterr().err
     assert ran(console) == [] and "preference/cost: made before from the same inputs" in console

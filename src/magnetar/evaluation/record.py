@@ -16,7 +16,10 @@ SAMPLES_FILE = "evaluation_samples.jsonl"
 
 # Half of a surrogate pair, which a response may hold, becomes JSON's own escape for it.
 SURROGATES = "backslashreplace"
-_PACKAGES = ("magnetar", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy", "scipy")
+_PACKAGES = (
+    *("magnetar", "torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "numpy", "scipy"),
+    *("vllm", "lm_eval", "bitsandbytes", "deepspeed"),
+)
 
 
 def package_versions() -> dict[str, str]:

@@ -15,6 +15,8 @@ __all__ = ["MANIFEST_FILE", "PIPELINE_FILE", "STARTED_FILE", "PipelineData", "St
 PIPELINE_FILE, MANIFEST_FILE, STARTED_FILE = "pipeline.json", "manifest.json", "started.json"
 METRICS_FILE, COMPARISON_FILE, TRAINER_FILE = "metrics.jsonl", "comparison.json", "trainer_state.json"
 DEPTH = 4  # stage / method / seed, and one more
+UNMADE = ("failed", "blocked", "run", "resume", "perhaps")
+"""What the pipeline says of steps that it would have made, or made again, and did not."""
 _PASSED_OVER = ("answers", "judge_answers", "curve", "pages", "rounds")
 
 
@@ -40,6 +42,11 @@ class StepData:
     def finished(self) -> bool:
         """Whether its products are there."""
         return bool(self.manifest)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether its products were made from something else than the pipeline would make them from now."""
+        return self.finished and (self.status in UNMADE or (self.status == "skipped" and bool(self.reasons)))
 
     def part(self, name: str) -> Mapping[str, Any]:
         """An object of the manifest; empty where it is absent."""

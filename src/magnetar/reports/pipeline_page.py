@@ -54,7 +54,11 @@ def write_pipeline_report(folder: Path, out: Path | None = None) -> Path:
         DataError: The folder holds no stage, a file in it is damaged, or the page cannot be written.
     """
     folder = Path(folder)
-    return write_text(Path(out) if out is not None else folder / PAGE, pipeline_page(read_pipeline(folder)))
+    page = Path(out) if out is not None else folder / PAGE
+    data = read_pipeline(folder)
+    # A step that writes the page is under way while it does, and nobody who reads the page wants to know.
+    others = [step for step in data.steps if step.finished or step.folder.resolve() != page.parent.resolve()]
+    return write_text(page, pipeline_page(replace(data, steps=others)))
 
 
 def pipeline_page(data: PipelineData) -> str:
@@ -160,11 +164,7 @@ def _first(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _claim(data: PipelineData, suites: Mapping[str, SuiteResult], comparisons: Sequence[ComparisonResult]) -> Claim:
-    warnings = [
-        f"{step.name}: {step.status}{f' ({step_words})' if (step_words := '; '.join(step.reasons)) else ''}."
-        for step in data.steps
-        if not step.finished
-    ]
+    warnings = [_warning(step, data) for step in data.steps if not step.finished or step.outdated]
     claims = {stage: suite_claim(one) for stage, one in suites.items()}
     if claims:
         first = next((one for one in claims.values() if one.rate is not None), next(iter(claims.values())))
@@ -179,6 +179,13 @@ def _claim(data: PipelineData, suites: Mapping[str, SuiteResult], comparisons: S
     return Claim(
         sentences=sentences or ["Nothing has been evaluated yet, so there is nothing to claim."], warnings=warnings
     )
+
+
+def _warning(step: StepData, data: PipelineData) -> str:
+    """What a reader should know of a step that is not as the pipeline would have it."""
+    why = f" ({'; '.join(step.reasons)})" if step.reasons else ""
+    shown = step.finished or any(step.folder in path.parents for path in data.suites)
+    return f"{step.name}: {step.status}{why}.{' What this page shows of it was made before.' if shown else ''}"
 
 
 def _facts(data: PipelineData) -> dict[str, Any]:

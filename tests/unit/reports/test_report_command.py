@@ -108,6 +108,31 @@ def test_a_pipeline_tells_stages_times_products_and_what_is_open(places: dict[st
         assert told in page.words, told
 
 
+def test_figures_from_before_a_change_are_told_from_those_of_now(places: dict[str, Path]) -> None:
+    """A stage that failed or waits for one that did still has what it made of other settings."""
+    folder = places["pipeline"]
+    entries = [
+        {"name": "sft", "status": "failed", "reasons": ["no memory"]},
+        {"name": "preference/cost", "status": "finished"},
+        {"name": "preference/pairwise", "status": "skipped", "reasons": []},
+        {"name": "train/MPO/seed-0", "status": "skipped", "reasons": ["seed changed"]},
+        {"name": "exploit", "status": "blocked", "reasons": ["sft failed"]},
+        {"name": "evaluate", "status": "blocked", "reasons": ["sft failed"]},
+    ]
+    (folder / "pipeline.json").write_text(json.dumps({"steps": entries}))
+    (folder / "evaluate" / "manifest.json").unlink()  # it was begun anew, and its suite is still there
+    words = Page(write_pipeline_report(folder).read_text()).words
+    before = "What this page shows of it was made before."
+    for told in (
+        f"sft: failed (no memory). {before}",
+        f"train/MPO/seed-0: skipped (seed changed). {before}",
+        f"evaluate: blocked (sft failed). {before}",
+        "exploit: blocked (sft failed).",
+    ):
+        assert told in words
+    assert words.count(before) == 3 and "preference/cost: finished" not in words
+
+
 def test_stages_stand_in_the_order_of_the_pipeline(places: dict[str, Path]) -> None:
     folder = places["pipeline"]
     assert [step.name for step in read_pipeline(folder).steps][:2] == ["sft", "preference/cost"]

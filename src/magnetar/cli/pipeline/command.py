@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import magnetar
 from magnetar.cli.arguments import options_of, parse_known
@@ -12,6 +13,9 @@ from magnetar.cli.pipeline.presets import PRESETS, preset_file
 from magnetar.cli.stop_signals import stop_signals
 from magnetar.errors import ConfigError
 from magnetar.pipeline.plan import Step, StepState
+
+if TYPE_CHECKING:
+    from magnetar.cli.pipeline.work import Work
 
 __all__ = ["main"]
 
@@ -68,7 +72,7 @@ def main(argv: list[str]) -> int:
     _refuse_blocked(states)
     _note_other_code(states)
     if asked.dry_run:
-        print(plan_text(steps, states))
+        print(plan_text(steps, states, {step.name for step in steps if _is_put_back(step, states, work)}))
         if work.contents.unknown:
             names = ", ".join(work.contents.unknown)
             print(f"note: --dry_run does not ask the Hub, where these have to be: {names}", file=sys.stderr)
@@ -78,17 +82,30 @@ def main(argv: list[str]) -> int:
         return 0 if run_steps(steps, work, skipped, argv, thorough=asked.verify) else INCOMPLETE
 
 
-def plan_text(steps: list[Step], states: Mapping[str, StepState]) -> str:
-    """What would happen to each step, and why: a line for each reason."""
+def plan_text(steps: list[Step], states: Mapping[str, StepState], put_back: Collection[str] = ()) -> str:
+    """What would happen to each step, and why: a line for each reason.
+
+    Args:
+        steps: All of them.
+        states: Of each.
+        put_back: Names of those that were made before from the same inputs, or begun.
+    """
     width = max(len(step.name) for step in steps)
     lines = []
     for step in steps:
         state = states[step.name]
         first, *rest = state.reasons or ("",)
+        rest += ["made or begun before from the same inputs: that would be put back"] * (step.name in put_back)
         told = f"{WORDS[state.status]:<13}{first}".rstrip()
         lines.append(f"{step.name:<{width}}  {told}")
         lines += [" " * (width + 2 + 13) + reason for reason in rest]
     return "\n".join(lines)
+
+
+def _is_put_back(step: Step, states: Mapping[str, StepState], work: "Work") -> bool:
+    from magnetar.cli.pipeline.earlier import earlier_place
+
+    return states[step.name].status == "run" and earlier_place(step, states, work) is not None
 
 
 def _note_other_code(states: Mapping[str, StepState]) -> None:

@@ -10,7 +10,7 @@ from magnetar.errors import CheckpointError
 from magnetar.pipeline.manifest import MANIFEST_FILE, STARTED_FILE, inputs_digest, read_manifest, read_started
 from magnetar.pipeline.plan import Step, StepState, inputs_of, state_of
 
-__all__ = ["EARLIER", "earlier_result", "put_aside"]
+__all__ = ["EARLIER", "earlier_place", "earlier_result", "put_aside"]
 
 EARLIER = "earlier"
 
@@ -48,19 +48,32 @@ def earlier_result(step: Step, states: Mapping[str, StepState], work: Work) -> S
     Returns:
         The step's state with it in its place; None if there is no such result.
     """
-    if step.keeps:
+    place = earlier_place(step, states, work)
+    if place is None:
         return None
-    place = _folder(step, work, inputs_digest(inputs_of(step, states, magnetar.__version__)))
-    aside = place.with_name(f"{place.name}.swapped")
-    if aside.is_dir() and not place.exists():
-        aside.rename(place)  # a kill came between the two renames below
-    if not any((place / name).is_file() for name in (MANIFEST_FILE, STARTED_FILE)):
-        return None
-    place.rename(aside)
+    aside = _aside(place)
+    if place != aside:
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
     put_aside(step, work)
     step.folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(step.folder)
     return state_of(step, states, magnetar.__version__, work.contents.digests, thorough=True)
+
+
+def earlier_place(step: Step, states: Mapping[str, StepState], work: Work) -> Path | None:
+    """Where a result from the same inputs lies, finished or begun; None if there is none."""
+    if step.keeps:
+        return None
+    place = _folder(step, work, inputs_digest(inputs_of(step, states, magnetar.__version__)))
+    for found in (place, _aside(place)):  # the latter after a kill between the two renames of `earlier_result`
+        if any((found / name).is_file() for name in (MANIFEST_FILE, STARTED_FILE)):
+            return found
+    return None
+
+
+def _aside(place: Path) -> Path:
+    return place if place.suffix == ".swapped" else place.with_name(f"{place.name}.swapped")
 
 
 def _made_from(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 import magnetar
 from magnetar.cli.comparison.runs import free_memory
 from magnetar.cli.pipeline.earlier import EARLIER, earlier_result, put_aside
+from magnetar.cli.pipeline.made_data import check_data
 from magnetar.cli.pipeline.provenance import git_state, hardware
 from magnetar.cli.pipeline.stages import run_step
 from magnetar.cli.pipeline.work import Work
@@ -81,10 +82,12 @@ def run_steps(
         Whether all that was to run is finished.
 
     Raises:
+        ConfigError: What the data stage made is not what a later one needs.
         KeyboardInterrupt: On a signal, once the step under way is saved.
     """
     states: dict[str, StepState] = {}
     failed: list[str] = []
+    checked = False
     for number, step in enumerate(steps, start=1):
         skip = step.name in skipped
         state = state_of(step, states, magnetar.__version__, work.contents.digests, skip=skip, thorough=thorough)
@@ -98,6 +101,9 @@ def run_steps(
             if state.status == "blocked":
                 failed.append(f"{step.name}: {'; '.join(state.reasons)}")
             continue
+        if step.stage != "data" and not checked:
+            check_data([one for one in steps if one.name not in skipped], work)
+            checked = True
         _say(f"{where}: {'goes on' if state.status == 'resume' else 'runs'} ({'; '.join(state.reasons)})")
         _keep_record(steps, states, work, now=step.name)
         try:

@@ -94,9 +94,26 @@ class Work:
                 spec = {"kind": self.products[str(reference)].form, **spec, "model": self.place(str(reference))}
             if isinstance(spec.get("judges"), list):
                 spec["judges"] = [self.judge(one) for one in spec["judges"]]
+            elif isinstance(spec.get("judges"), Mapping):
+                spec["judges"] = {name: self.judge(one) for name, one in spec["judges"].items()}
             return spec
         reference = parse_reference(value)
         return value if reference is None else f"{self.products[str(reference)].form}:{self.place(value)}"
+
+    def judge_contents(self, value: Any, name: str) -> dict[str, str]:
+        """Digests of what a judge is made from elsewhere; of a panel with references, of its other judges.
+
+        Raises:
+            JudgeError: A spec cannot be used.
+        """
+        if not references_in([value]):
+            return {name: self.contents.judge(value)}
+        members = value.get("judges") if isinstance(value, Mapping) else None
+        if not isinstance(members, Mapping | list):
+            return {}
+        named = members.items() if isinstance(members, Mapping) else enumerate(members)
+        found = {f"{name}, {member}": spec for member, spec in named if not references_in([spec])}
+        return {member: self.contents.judge(spec) for member, spec in found.items()}
 
     def check_form(self, value: Any, forms: Iterable[str], where: str) -> None:
         """Refuse a reference to a product of another form, such as a dataset in the place of a judge.

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import label_lines
@@ -83,7 +83,7 @@ def draw_groups(
         axes.set_xticks(range(len(groups)), ["\n".join(label_lines(name, 14, 3)) for name in groups])
         axes.tick_params(axis="x", length=0, labelsize=6.5)
         if base == 0.5:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylabel(label)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(len(series), 5))
         save(figure, path)
@@ -117,8 +117,9 @@ def draw_radar(path: Path, categories: Sequence[str], series: Mapping[str, Seque
             aside = math.sin(angle)
             label.set_horizontalalignment("center" if abs(aside) < 0.3 else "left" if aside > 0 else "right")
         axes.tick_params(axis="y", labelsize=6)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_rlabel_position(180 / len(categories))  # type: ignore[attr-defined]
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         known = [value for values in series.values() for value in values if value is not None]
         axes.set_ylim(max(0.0, min(0.5, *known) - 0.05), min(1.0, max(0.5, *known) + 0.03))
         figure.legend(loc="outside lower center", ncols=2)
@@ -254,7 +255,7 @@ def draw_points(path: Path, places: Sequence[str], series: Mapping[str, Sequence
                     axes.plot([place, place], [one.low, one.high], color=look.color, linewidth=0.8)
         axes.axhline(0.5, color=LIGHT, linewidth=0.7, linestyle=(0, (4, 2)))
         axes.set_xticks(range(len(places)), list(places))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylabel(label)
         figure.legend(loc="outside upper left", ncols=3)
         save(figure, path)
@@ -275,5 +276,5 @@ def _whiskers(axes: Axes, estimates: Sequence[Estimate], places: Sequence[float]
 
 
 def _percent_axis(axes: Axes, label: str) -> None:
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel(label)

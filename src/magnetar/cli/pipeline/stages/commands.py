@@ -58,8 +58,8 @@ def command_step(work: Work, stage: str, settings: Mapping[str, Any], datasets: 
     for key in datasets:
         if settings.get(key) and not references_in([settings[key]]):
             data[str(settings[key])] = work.contents.dataset(str(settings[key]))
-    if settings.get("judge") and not references_in([settings["judge"]]):
-        data["the judge"] = work.contents.judge(settings["judge"])
+    if settings.get("judge"):
+        data |= work.judge_contents(settings["judge"], "the judge")
     for label, spec in {**settings["policies"], **settings.get("proposers", {})}.items():
         if not references_in([spec]):
             data[f"policy {label}"] = work.contents.policy(spec)

@@ -198,8 +198,7 @@ def _data(settings: Mapping[str, Any], work: Work, policies: Mapping[str, list[A
         data[str(dataset)] = work.contents.dataset(str(dataset))
     for label, value in settings["judges"].items():
         spec = value["judge"] if isinstance(value, Mapping) and "judge" in value else value
-        if not references_in([spec]):
-            data[f"judge {label}"] = work.contents.judge(spec)
+        data |= work.judge_contents(spec, f"judge {label}")
     for specs in policies.values():
         for spec in specs:
             if isinstance(spec, str) and not isinstance(parse_reference(spec), Reference):

@@ -18,6 +18,7 @@ __all__ = ["Trained", "run", "steps", "trained_methods"]
 
 KEYS = ("model", "dataset", "dataset_split", "judge", "budget", "seeds", "settings", "methods")
 SCORING = ("reward", "cost")
+COMPARED = ("eval_prompts", "eval_judge", "eval_split", "eval_holdout")
 
 
 class Trained:
@@ -88,10 +89,20 @@ def _comparison(work: Work) -> ComparisonConfig:
     if any(reference.stage == "train" for reference in references_in([model])):
         raise ConfigError(f"train: model is {model!r}, which this stage makes itself; start from another model")
     work.check_form(model, ("model",), "train: model")
+    _refuse_comparing(own)
     settings = work.settings_for(_defaults(), own.pop("settings", None) or {})
     return comparison_config(
         {"output_dir": str(work.config.output_dir), **own, "model": model, "settings": settings}, "train"
     )
+
+
+def _refuse_comparing(own: Mapping[str, Any]) -> None:
+    """Refuse settings that say how policies are compared."""
+    methods = own.get("methods")
+    for place in (own.get("settings"), *(methods.values() if isinstance(methods, Mapping) else ())):
+        for key in COMPARED:
+            if isinstance(place, Mapping) and key in place:
+                raise ConfigError(f"train: {key} is set, but the stage 'evaluate' compares policies; name it there")
 
 
 def _settings(
@@ -118,11 +129,14 @@ def _settings(
                 f"{where}: method {args.method!r} maximises a reward, and {judge!r} is of kind {form!r}, which gives a "
                 "response no score; train a preference model of kind reward or cost, and give it as the method's judge"
             )
-    data = {} if learned else {"the judge": work.contents.judge(judge)}
+    data = work.judge_contents(judge, "the judge")
     if not references_in({"value": config.dataset}):
         data[config.dataset] = work.contents.dataset(config.dataset)
     if not references_in({"value": config.model}):
         data[f"model {config.model}"] = work.contents.model(config.model, settings.get("model_revision"))
+    critic = settings.get("critic_model")
+    if critic is not None and not references_in({"value": critic}):
+        data[f"critic {critic}"] = work.contents.model(str(critic))
     return settings, args, data
 
 
