@@ -9,7 +9,10 @@ The collected figures are in benchmarks/results/reproduction: each suite as `mag
 
 import argparse
 import json
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +22,11 @@ from method_pages import fill, trim_svg
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, read_suite, write_suite
-from magnetar.reports.figures import write_figures
+from magnetar.reports.figures import plots, write_figures
 from magnetar.reports.pipeline_data import StepData, read_pipeline
 from magnetar.reports.pipeline_page import suite_groups
 from magnetar.reports.run_data import read_json_lines
+from magnetar.reports.sections.matchups import by_category, matchup_judges, shown_matchups
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reproduction"
@@ -31,37 +35,35 @@ FIGURES = ROOT / "docs" / "figures" / "reproduction"
 STEPS = "steps.json"
 SAFETY, HARMLESS, LANGUAGE_MODEL = "safety", "harmless", "language_model"
 MPO = "MPO round 3"
+COMPARED = ("PPO", "iterative DPO", MPO, "MPO-RT")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the paper reports, as a difference that is measured here.
+    """Something that the paper reports, as a match-up that is measured here.
 
     Attributes:
         says: The paper's claim.
         where: Its table or figure.
         first: The policy that is better if it is so.
         second: The other policy.
-        by: "cost" for the change of the mean cost, the name of a judge for a win rate.
     """
 
     says: str
     where: str
     first: str
     second: str
-    by: str
 
 
 CLAIMS = (
-    Claim("MPO lowers the cost of SFT", "Table 1", MPO, "SFT", "cost"),
-    Claim("MPO beats SFT", "Table 2", MPO, "SFT", "evaluator"),
-    Claim("MPO-RT beats SFT", "Table 2", "MPO-RT", "SFT", "evaluator"),
-    Claim("a second round is better than the first", "Tables 1, 2", "MPO round 2", "MPO round 1", "evaluator"),
-    Claim("a third round is better than the second", "Tables 1, 2", MPO, "MPO round 2", "evaluator"),
-    Claim("MPO beats PPO", "Tables 1, 2", MPO, "PPO", "evaluator"),
-    Claim("MPO beats iterative DPO", "Tables 1, 2", MPO, "iterative DPO", "evaluator"),
-    Claim("self-play is needed", "Figure 5", MPO, "no self-play", "evaluator"),
-    Claim("magnet moves are needed", "Figure 5", MPO, "no magnet moves", "evaluator"),
+    Claim("MPO is better than SFT", "Tables 1, 2", MPO, "SFT"),
+    Claim("MPO-RT is better than SFT", "Tables 1, 2", "MPO-RT", "SFT"),
+    Claim("a second round is better than one", "Tables 1, 2", "MPO round 2", "MPO round 1"),
+    Claim("a third round is better than two", "Tables 1, 2", MPO, "MPO round 2"),
+    Claim("self-play is needed", "Figure 5", MPO, "no self-play"),
+    Claim("magnet moves are needed", "Figure 5", MPO, "no magnet moves"),
+    Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO"),
+    Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO"),
 )
 
 
@@ -73,9 +75,15 @@ def collect(folder: Path) -> None:
     if not suites:
         sys.exit(f"no suite in {folder}: run `magnetar pipeline --config benchmarks/reproduction.yaml --only evaluate`")
     for stage, suite in suites.items():
-        write_suite(replace(suite, samples=()), RESULTS / f"{stage.rsplit('/', 1)[-1]}.json")
+        write_suite(here(replace(suite, samples=()), folder), RESULTS / f"{stage.rsplit('/', 1)[-1]}.json")
     text = json.dumps([step_record(step) for step in data.steps if step.finished], indent=1)
     (RESULTS / STEPS).write_text(text + "\n", encoding="utf-8")
+
+
+def here(suite: SuiteResult, folder: Path) -> SuiteResult:
+    """The suite with paths below the pipeline's folder, wherever that was."""
+    text = json.dumps(suite.to_dict(), ensure_ascii=False).replace(f"{folder.resolve()}", folder.name)
+    return SuiteResult.from_dict(json.loads(text), str(folder))
 
 
 def step_record(step: StepData) -> dict[str, Any]:
@@ -168,37 +176,46 @@ def win_rate_table(found: dict[str, SuiteResult]) -> str:
     return table(["policy", *heads], rows)
 
 
-def claim_table(found: dict[str, SuiteResult]) -> str:
-    """What the paper reports, what was measured here, and whether that shows it."""
+def claim_table(suite: SuiteResult) -> str:
+    """What the paper reports, the win rate here under each judge, and whether that shows it."""
+    judges = [game.judge for game in suite.tournament]
     rows = []
     for claim in CLAIMS:
-        measured = difference(found[SAFETY], claim)
-        if measured is None:
-            continue
-        null = 0.0 if claim.by == "cost" else 0.5
-        better = (measured.value < null) if claim.by == "cost" else (measured.value > null)
-        verdict = "**yes**" if better else "**the opposite**"
-        verdict = verdict if measured.excludes(null) else "not shown"
-        text = number(measured) if claim.by == "cost" else share(measured)
-        kind = "mean cost" if claim.by == "cost" else "win rate"
-        rows.append([f"{claim.says} ({claim.where})", f"{kind} of {claim.first} against {claim.second}", text, verdict])
-    return table(["the paper", "measured", "value", "shown here"], rows)
+        cells = [verdict(win_rate(suite, judge, claim.first, claim.second)) for judge in judges]
+        rows.append([f"{claim.says} ({claim.where})", f"{claim.first} against {claim.second}", *cells])
+    return table(["the paper", "measured", *judges], rows)
 
 
-def difference(suite: SuiteResult, claim: Claim) -> Estimate | None:
-    """The figure that a claim is about; None where it was not measured."""
-    if claim.by == "cost":
-        return next((one.change for one in suite.costs if one.policy == claim.first), None)
-    for one in suite.matchups:
-        if (one.judge, one.policy, one.opponent) == (claim.by, claim.first, claim.second):
-            return one.win_rate
+def verdict(rate: Estimate | None) -> str:
+    """A win rate, and whether its interval is on the claim's side of one half."""
+    if rate is None:
+        return "–"
+    word = "**yes**" if rate.value > 0.5 else "**the opposite**"
+    return f"{share(rate)} {word if rate.excludes(0.5) else 'not shown'}"
+
+
+def win_rate(suite: SuiteResult, judge: str, first: str, second: str) -> Estimate | None:
+    """Win rate in the tournament of a judge; None where the two did not meet."""
     for game in suite.tournament:
-        if game.judge == claim.by and claim.first in game.names and claim.second in game.names:
-            at, other = game.names.index(claim.first), game.names.index(claim.second)
-            value, low, high = game.win_rate[at][other], game.low[at][other], game.high[at][other]
-            confidence = float(suite.settings.get("intervals", {}).get("confidence", 0.95))
-            return None if value is None else Estimate(value, low, high, confidence, "tournament")
+        if game.judge == judge and {first, second} <= set(game.names):
+            at, other = game.names.index(first), game.names.index(second)
+            value = game.win_rate[at][other]
+            if value is not None:
+                return Estimate(value, game.low[at][other], game.high[at][other], 0.95, "tournament")
     return None
+
+
+def answer_table(suite: SuiteResult) -> str:
+    """What the responses are like, which no win rate tells."""
+    rows = []
+    for name, policy in suite.policies.items():
+        one = policy.responses
+        if one is not None:
+            odd = one.degeneracy
+            cells = [f"{one.tokens:.0f}", f"{one.truncated:.0%}", f"{odd.repeated_across_prompts:.0%}"]
+            rows.append([name, *cells, f"{odd.distinct_2:.2f}"])
+    head = ["policy", "tokens", "cut off at 32", "the same answer to different prompts", "share of distinct word pairs"]
+    return table(head, rows)
 
 
 def attack_table(found: dict[str, SuiteResult]) -> str:
@@ -273,9 +290,10 @@ def blocks() -> dict[str, str]:
     """Everything on the page that was measured, by marker."""
     found = suites()
     contents = {
-        "claims": claim_table(found),
+        "claims": claim_table(found[SAFETY]),
         "costs": cost_table(found[SAFETY]),
         "win-rates": win_rate_table(found),
+        "answers": answer_table(found[SAFETY]),
         "judges": judge_table(),
         "training": training_table(),
         "attacks": attack_table(found),
@@ -286,10 +304,40 @@ def blocks() -> dict[str, str]:
 
 
 def draw() -> None:
-    """Figures of the collected suites."""
-    for name in suites():
-        for path in write_figures(RESULTS / f"{name}.json", FIGURES / name):
-            trim_svg(path)
+    """The pictures that the page shows, of all that the collected suites would give."""
+    shown = set(re.findall(r"\(figures/reproduction/([\w.-]+)\)", PAGE.read_text(encoding="utf-8")))
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made: dict[str, Path] = {}
+        for name, suite in suites().items():
+            paths = [
+                *write_figures(RESULTS / f"{name}.json", Path(folder) / name),
+                *few_policies(suite, Path(folder) / name),
+            ]
+            made |= {f"{name}-{path.name}": path for path in paths}
+        if not shown <= made.keys():
+            sys.exit(f"{PAGE} shows {sorted(shown - made.keys())}, and there are only {sorted(made)}")
+        for name in shown:
+            shutil.copy(made[name], FIGURES / name)
+            trim_svg(FIGURES / name)
+    for old in FIGURES.iterdir():
+        if old.name not in shown:
+            old.unlink()
+
+
+def few_policies(suite: SuiteResult, folder: Path) -> list[Path]:
+    """Categories of the methods that the paper compares; nine policies at once nobody can tell apart."""
+    paths = []
+    for judge in matchup_judges(suite):
+        shown, whom = shown_matchups(suite, judge)
+        groups = by_category({name: shown[name] for name in COMPARED if name in shown})
+        if groups:
+            paths += [folder / f"compared-{judge}.svg", folder / f"compared_radar-{judge}.svg"]
+            plots.draw_groups(paths[-2], groups, f"win rate{whom}")
+            names = [name for name in COMPARED if name in shown]
+            values = {name: [cells[name].value if cells[name] else None for cells in groups.values()] for name in names}
+            plots.draw_radar(paths[-1], list(groups), values)
+    return paths
 
 
 def main() -> None:

@@ -52,23 +52,10 @@ def test_nobodys_prompts_and_no_paths_of_a_machine_are_published() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "by", "verdict"),
-    [
-        (0.51, 0.6, "evaluator", "**yes**"),
-        (0.4, 0.49, "evaluator", "**the opposite**"),
-        (0.49, 0.6, "evaluator", "not shown"),
-        (-0.2, -0.1, "cost", "**yes**"),
-        (0.1, 0.2, "cost", "**the opposite**"),
-        (-0.1, 0.2, "cost", "not shown"),
-    ],
+    ("low", "high", "word"), [(0.51, 0.6, "**yes**"), (0.4, 0.49, "**the opposite**"), (0.49, 0.6, "not shown")]
 )
-def test_a_claim_is_shown_where_the_whole_interval_says_so(
-    monkeypatch: pytest.MonkeyPatch, low: float, high: float, by: str, verdict: str
-) -> None:
-    measured = Estimate((low + high) / 2, low, high, 0.95, "bca")
-    monkeypatch.setattr(script, "difference", lambda suite, claim: measured if claim.by == by else None)
-    rows = script.claim_table({"safety": None}).splitlines()[2:]
-    assert rows and all(row.endswith(f"| {verdict} |") for row in rows)
+def test_a_claim_is_shown_where_the_whole_interval_says_so(low: float, high: float, word: str) -> None:
+    assert script.verdict(Estimate((low + high) / 2, low, high, 0.95, "bca")).endswith(f"] {word}")
 
 
 def test_every_step_says_what_it_took() -> None:
