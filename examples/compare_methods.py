@@ -105,6 +105,6 @@ for row in result.rows:
 # %% [markdown]
 # An interval says how far the figure would move with other prompts, and here they are eight. It says nothing about
 # another seed, or about another judge: this one is what the methods learned from, and answers of 24 tokens are easily
-# bent to its taste. So read no ranking off so small a run, not even where an interval ends above one half. What a budget,
-# an interval and a fair comparison are: [comparing methods](../docs/comparing.md). Ten methods on real dialogues:
-# [benchmarks](../benchmarks/README.md).
+# bent to its taste. So read no ranking off so small a run, not even where an interval ends above one half. What a
+# budget, an interval and a fair comparison are: [comparing methods](../docs/comparing.md). Ten methods on real
+# dialogues: [benchmarks](../benchmarks/README.md).
