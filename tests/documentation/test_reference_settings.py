@@ -25,7 +25,7 @@ def read() -> Any:
 def test_defaults_are_shown_and_not_how_fields_are_made(read: Any) -> None:
     assert len(OWN) > 40
     for name, field in OWN.items():
-        assert eval(str(read[name].value), vars(config)) == field.default
+        assert eval(str(read[name].value), dict(vars(config))) == field.default
 
 
 def test_every_setting_is_described(read: Any) -> None:
