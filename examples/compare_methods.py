@@ -60,7 +60,7 @@ figure
 #
 # On a real model nobody knows the gap. What one can do: give every method the same number of judge comparisons, let the
 # results play each other and the start, on prompts that none was trained on. Use a judge that none learned from
-# (`eval_judge`), and several seeds; this small run has neither, and the page says so.
+# (`eval_judge`), and several seeds; this small run has neither, and the page that it writes says so.
 
 # %%
 config = {
@@ -82,7 +82,7 @@ config = {
     "methods": {
         "mpo": {"magnet_every": 2},
         "no self-play": {"method": "mpo", "opponent": "reference"},
-        "iterative_dpo": {},
+        "online_dpo": {},
     },
     "evaluation": {"prompts": PROMPTS, "responses": 2, "curve_points": 1},
 }
@@ -103,5 +103,8 @@ for row in result.rows:
         print(f"{row.label:<14} beats the start {rate.value:.1%} {ends}")
 
 # %% [markdown]
-# With so little training nothing is shown, and the intervals say that. What a budget, an interval and a fair comparison
-# are: [comparing methods](../docs/comparing.md). Ten methods on real dialogues: [benchmarks](../benchmarks/README.md).
+# An interval says how far the figure would move with other prompts, and here they are eight. It says nothing about
+# another seed, or about another judge: this one is what the methods learned from, and answers of 24 tokens are easily
+# bent to its taste. So read no ranking off so small a run, not even where an interval ends above one half. What a
+# budget, an interval and a fair comparison are: [comparing methods](../docs/comparing.md). Ten methods on real
+# dialogues: [benchmarks](../benchmarks/README.md).

@@ -33,13 +33,3 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
     listed = set(re.findall(r"[\w/.-]+\.md", navigation))
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     assert pages <= listed, f"not in the nav of mkdocs.yml: {sorted(pages - listed)}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_a_page_says_nothing_twice(page: Path) -> None:
-    """A merge that keeps both sides doubles whole sections without a word."""
-    text = re.sub(r"^```.+?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    sentences = [line for line in text.splitlines() if len(line) > 80 and not line.startswith("|")]
-    headings = re.findall(r"^## .+$", text, re.MULTILINE)
-    doubled = [line for line, count in Counter([*headings, *sentences]).items() if count > 1]
-    assert not doubled, f"{name_of(page)} has these lines more than once: {doubled[:3]}"

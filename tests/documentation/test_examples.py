@@ -75,7 +75,7 @@ def test_compare_methods_compares_them_twice(workshop: Path, monkeypatch: pytest
     printed, variables = run_small("compare_methods.py", smaller)
     assert {trace.method for trace in variables["traces"].values()} == {"mirror_descent", "mmd", "egpo", "mpo"}
     assert all(len(trace.duality_gap) == 3 for trace in variables["traces"].values())
-    for label in ("mpo", "no self-play", "iterative_dpo"):
+    for label in ("mpo", "no self-play", "online_dpo"):
         assert re.search(rf"^{label} +beats the start \d", printed, re.MULTILINE)
     assert (workshop / "runs" / "compared" / "comparison.html").is_file()
 

@@ -149,7 +149,8 @@ def _page(name: str, modules: list[Module], known: dict[str, Module]) -> str:
         links = (_link(word, origin, known) for word, origin in handed_on.items())
         lines += [f"From here too, as in `from {name} import {next(iter(handed_on))}`: " + " · ".join(links), ""]
     # What users import comes before what the modules share among themselves.
-    for module in sorted(inside, key=lambda one: one.name not in handed_on.values()):
+    order = list(handed_on.values())
+    for module in sorted(inside, key=lambda one: order.index(one.name) if one.name in order else len(order)):
         if module.own:
             lines += [*_directive(module), ""]
     return "\n".join(lines)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     Returns:
         Exit status.
     """
-    options, args, model_config = parse_run(argv, {**DEMO, "dtype": best_dtype()})
+    options, args, model_config = parse_run(argv, {**DEMO, "dtype": best_dtype()}, command="demo")
     run(options, args, model_config)
     return 0
 

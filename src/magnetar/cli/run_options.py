@@ -63,12 +63,15 @@ class RunOptions:
     report: bool = field(default=True, metadata={"help": "Evaluate at the end and write report.html."})
 
 
-def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tuple[RunOptions, NashConfig, ModelConfig]:
+def parse_run(
+    argv: list[str], defaults: Mapping[str, Any] | None = None, command: str = "train"
+) -> tuple[RunOptions, NashConfig, ModelConfig]:
     """Read flags and ``--config FILE.yaml``; flags win over the file, the file over ``defaults``.
 
     Args:
         argv: Command-line arguments.
         defaults: Values to start from, by field name.
+        command: Name of the command, for messages.
 
     Returns:
         Options, trainer settings, model settings (TRL's `ModelConfig`: dtype, LoRA).
@@ -78,7 +81,7 @@ def parse_run(argv: list[str], defaults: Mapping[str, Any] | None = None) -> tup
             model, dataset, judge or output_dir.
     """
     kinds = (RunOptions, NashConfig, ModelConfig)
-    parsed = parse_settings(kinds, argv, defaults, command="train", mappings=("judge", "eval_judge"))
+    parsed = parse_settings(kinds, argv, defaults, command=command, mappings=("judge", "eval_judge"))
     options, args, model_config = parsed.values
     # A judge with options is a mapping, which only YAML can say; a flag still wins.
     for name, value in parsed.mappings.items():

@@ -70,7 +70,7 @@ def write_model_card(
             judge=judge,
             dataset=dataset,
             summary=summary,
-            warnings=suspicions(summary) if summary else [],
+            warnings=suspicions(summary, judge) if summary else [],
             settings={key: value for key, value in flat_settings(settings).items() if value != "null"},
             versions=package_versions(),
         )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from magnetar.cli.comparison.config import load_comparison, slug
-from magnetar.cli.comparison.evaluate import held_out_prompts
+from magnetar.cli.comparison.evaluate import _notes, held_out_prompts
 from magnetar.cli.comparison.plan import differences, plan_runs, selected_runs
 from magnetar.cli.main import main
 from magnetar.errors import ConfigError, DataError, JudgeError, MagnetarError
@@ -248,3 +248,13 @@ def test_a_label_twice_in_the_file_is_refused(write: Any) -> None:
     path.write_text(path.read_text().replace("  mpo: {}\n", "  mpo: {}\n  mpo: {step_size: 1.0}\n"))
     with pytest.raises(ConfigError, match="'mpo' twice"):
         load_comparison(path)
+
+
+def test_a_reader_is_told_when_the_judge_saw_beginnings_or_is_the_one_learned_from(write: Any) -> None:
+    another = load_comparison(write(eval_judge="matrix:another.json"))
+    assert _notes([], another, {"mpo": 0.4, "reference": 0.5}) == []
+    (note,) = _notes([], another, {"mpo": 0.4, "reference": 0.9})
+    assert note.startswith("40% to 90% of a line's responses were cut off")
+    for same in (None, "panel"):
+        (note,) = _notes([], load_comparison(write(eval_judge=same)), {"mpo": 0.4, "reference": 0.5})
+        assert "learnt from" in note

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from magnetar.cli.demo import main as demo
 from magnetar.cli.run_options import parse_run
 from magnetar.errors import ConfigError
 from magnetar.judges.kinds import JUDGE_KINDS
@@ -69,3 +70,11 @@ def test_help_names_the_command_and_every_kind_of_judge(capsys: pytest.CaptureFi
     assert text.startswith("usage: magnetar train [-h]")
     for kind in JUDGE_KINDS.values():
         assert kind.form.split(",")[0] in text, kind.form
+
+
+def test_help_and_messages_name_the_command_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        demo(["--help"])
+    assert capsys.readouterr().out.startswith("usage: magnetar demo ")
+    with pytest.raises(ConfigError, match="magnetar demo --help"):
+        demo(["--colour", "red"])

@@ -53,3 +53,19 @@ def test_unknown_truncation_is_not_compared() -> None:
     summary = summary_of(HONEST, HONEST, truncated=True)
     unknown = replace(summary, opponent=replace(summary.opponent, truncated=None))
     assert suspicions(summary) != [] and suspicions(unknown) == []
+
+
+def test_fragments_on_both_sides_are_named_though_neither_is_worse() -> None:
+    summary = summary_of(HONEST, HONEST, truncated=True)
+    both = replace(summary, opponent=replace(summary.opponent, truncated=0.95))
+    assert any("the judge compares beginnings" in line for line in suspicions(both))
+    whole = replace(summary, policy=replace(summary.policy, truncated=0.45), opponent=both.opponent)
+    whole = replace(whole, opponent=replace(whole.opponent, truncated=0.5))
+    assert not any("cut off" in line for line in suspicions(whole))
+
+
+def test_a_judge_that_the_policy_learned_from_is_named() -> None:
+    summary = summary_of(HONEST, HONEST)
+    assert suspicions(summary, "another") == suspicions(summary) == []
+    (line,) = suspicions(summary, summary.judge)
+    assert "learned from" in line and "eval_judge" in line

@@ -85,6 +85,23 @@ def test_what_models_and_datasets_say_is_shown_as_text(make_run: Callable[..., P
     assert page.text.count(EVIL) >= 8
 
 
+def test_samples_of_training_are_headed_by_their_update(make_run: Callable[..., Path]) -> None:
+    """`group.update` of a template is the method of a dictionary; a page showed it with its address in memory."""
+    run = make_run()
+    updates = [json.loads(line)["update"] for line in (run / "samples.jsonl").read_text().splitlines()]
+    words = Page(write_run_report(run)).words
+    assert updates and all(f" Update {update} " in words for update in updates)
+    assert " object at 0x" not in words
+
+
+def test_a_run_measured_by_its_own_judge_says_so(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    config = json.loads((run / "magnetar_config.json").read_text())
+    assert config["judge"] == "panel" and "the policy learned from" in Page(write_run_report(run)).words
+    (run / "magnetar_config.json").write_text(json.dumps(config | {"judge": "another"}))
+    assert "the policy learned from" not in Page(write_run_report(run)).words
+
+
 def test_markup_in_names_of_players_is_escaped(summary: MatchupSummary, tmp_path: Path) -> None:
     evil = replace(summary, policy=replace(summary.policy, name=EVIL), judge=EVIL)
     page = Page(write_matchup_report(evil, [], tmp_path / "page.html"))

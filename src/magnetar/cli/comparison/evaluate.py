@@ -13,6 +13,7 @@ from magnetar.cli.comparison.plan import PlannedRun
 from magnetar.cli.comparison.runs import read_record, unfinished
 from magnetar.data import limit_prompt_length, load_prompts, refuse_trained_prompts
 from magnetar.errors import DataError, JudgeError
+from magnetar.evaluation.suspicions import FRAGMENTS
 from magnetar.training.config import NashConfig
 from magnetar.training.ledger import read_ledger
 from magnetar.training.snapshots import SNAPSHOT_FOLDER, snapshots
@@ -127,8 +128,9 @@ def _evaluate(
     rates = judge_pairs(answers, prompts, judge, pairs, progress=settings.progress)
     evaluation = config.evaluation
     intervals = IntervalSettings(evaluation.bootstrap, evaluation.confidence, evaluation.seed)
+    rows = method_rows(finished, answers, rates, intervals)
     result = ComparisonResult(
-        rows=method_rows(finished, answers, rates, intervals),
+        rows=rows,
         runs=run_rows(finished, rates, intervals),
         matrix=win_rate_matrix(finished, rates, intervals),
         curves=curve_points(finished, rates, intervals, evaluation.curve_points),
@@ -136,12 +138,12 @@ def _evaluate(
         budget=config.budget.amount,
         judge=_judge_in_training(finished, folders),
         eval_judge=judge.name,
-        same_judge=config.eval_judge is None or config.eval_judge == config.judge,
+        same_judge=_same_judge(config),
         prompts=len(prompts),
         responses=settings.responses,
         confidence=evaluation.confidence,
         missing=unfinished(runs),
-        notes=_notes(finished, config),
+        notes=_notes(finished, config, {row.label: row.truncated for row in rows}),
         settings=_shown(config, settings),
         versions=package_versions(),
         samples=comparison_samples(
@@ -230,15 +232,27 @@ def _kept(judge: "Judge", path: Path) -> "Judge":
         return judge
 
 
-def _notes(finished: "Sequence[FinishedRun]", config: ComparisonConfig) -> list[str]:
+def _same_judge(config: ComparisonConfig) -> bool:
+    """Whether methods are compared by what they learned from."""
+    return config.eval_judge is None or config.eval_judge == config.judge
+
+
+def _notes(finished: "Sequence[FinishedRun]", config: ComparisonConfig, cut_off: dict[str, float]) -> list[str]:
+    """What a reader has to know; `cut_off` is the share of each line's responses that ended for want of room."""
     notes = []
-    if config.eval_judge is None:
+    if _same_judge(config):
         notes.append(
             "The judge that compared is the one that methods learnt from, so that whoever found its weak spots wins; "
             "name another one with eval_judge."
         )
     if len({run.seed for run in finished}) == 1:
         notes.append("One seed for each method: the intervals say nothing about what another seed would have given.")
+    least, most = min(cut_off.values()), max(cut_off.values())
+    if most > FRAGMENTS:
+        notes.append(
+            f"{least:.0%} to {most:.0%} of a line's responses were cut off for want of room: the judge compared "
+            "beginnings, and a larger max_completion_length shows what whole answers are worth."
+        )
     short = [run for run in finished if run.budget_spent < config.budget.amount]
     if short:
         told = ", ".join(f"{run.label} (seed {run.seed})" for run in short)
