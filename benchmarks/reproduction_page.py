@@ -22,6 +22,7 @@ from method_pages import fill, trim_svg
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, read_suite, write_suite
+from magnetar.evaluation.suite.results import ExploitabilityRecord
 from magnetar.reports.figures import plots, write_figures
 from magnetar.reports.pipeline_data import StepData, read_pipeline
 from magnetar.reports.pipeline_page import suite_groups
@@ -233,11 +234,18 @@ def attack_table(found: dict[str, SuiteResult]) -> str:
 def exploit_table(found: dict[str, SuiteResult]) -> str:
     """Lower bounds of exploitability."""
     rows = [
-        [one.policy, one.attacker, share(one.win_rate), share(one.excess)]
+        [one.policy, attacker(one), share(one.win_rate), share(one.excess)]
         for suite in found.values()
         for one in suite.exploitability
     ]
     return table(["policy", "attacker", "win rate of the attacker", "above one half"], rows)
+
+
+def attacker(one: ExploitabilityRecord) -> str:
+    """Who attacks, in words."""
+    if one.attacker != "best_of_n":
+        return "the strongest, chosen on the other half of the prompts" if one.attacker == "best" else one.attacker
+    return f"the best of {one.settings['n']} of its own responses"
 
 
 def judge_table() -> str:
