@@ -282,10 +282,10 @@ def provenance() -> str:
     versions = found[-1]["versions"]
     commits = sorted({str((step["git"] or {}).get("commit", ""))[:10] for step in found} - {""})
     named = ", ".join(f"{name} {versions[name]}" for name in ("magnetar", "torch", "transformers", "trl", "peft"))
+    machine = f"{hardware.get('processor', 'a CPU')} ({hardware['cores']} threads, {hardware['memory_gib']:.0f} GiB)"
     return (
-        f"{hours:.1f} hours in all on {hardware.get('processor', 'a CPU')} ({hardware.get('cores')} cores, "
-        f"{hardware.get('threads')} thread used, {hardware.get('memory_gib'):.0f} GiB), beside other work, without an "
-        f"accelerator; {named}; commits {', '.join(commits)}."
+        f"{hours:.1f} hours in all, each step as it last ran (a repeated evaluation finds its answers again), on {machine}, "
+        f"beside other work, without an accelerator; {named}; commits {', '.join(commits)}."
     )
 
 

@@ -100,7 +100,7 @@ def _axis(at: int, name: str, count: int) -> str:
     right, up = math.sin(angle), math.cos(angle)
     x, y = CENTRE_X + RADIUS * right, CENTRE_Y - RADIUS * up
     anchor = "middle" if abs(right) < 0.3 else "start" if right > 0 else "end"
-    lines = label_lines(name, 2 * LETTERS if anchor == "middle" else LETTERS, 3)
+    lines = label_lines(name.replace("_", " "), 2 * LETTERS if anchor == "middle" else LETTERS, 3)
     label_x, label_y = CENTRE_X + (RADIUS + 9) * right, CENTRE_Y - (RADIUS + 10) * up
     first = label_y + 3.5 - LINE * (len(lines) - 1) * (0.5 + 0.5 * up)
     spans = "".join(

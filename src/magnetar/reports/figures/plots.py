@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import label_lines
@@ -26,6 +26,7 @@ AROUND_HALF = LinearSegmentedColormap.from_list("around_half", [DOWN, PALE, UP])
 FROM_ZERO = LinearSegmentedColormap.from_list("from_zero", [PALE, DOWN])
 ROW = 0.26  # inches of a bar
 HILL = 0.42
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")  # 52.5% where steps are so fine, and 50%
 
 
 def draw_bars(path: Path, entries: Mapping[str, Estimate], label: str, *, base: float = 0.5) -> None:
@@ -80,10 +81,10 @@ def draw_groups(
                 if one.low is not None and one.high is not None:
                     axes.plot([place, place], [one.low, one.high], color=INK, linewidth=0.7)
         axes.axhline(base, color=LIGHT, linewidth=0.7, linestyle=(0, (4, 2)))
-        axes.set_xticks(range(len(groups)), ["\n".join(label_lines(name, 14, 3)) for name in groups])
+        axes.set_xticks(range(len(groups)), ["\n".join(label_lines(_words(name), 14, 3)) for name in groups])
         axes.tick_params(axis="x", length=0, labelsize=6.5)
         if base == 0.5:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axes.yaxis.set_major_formatter(PERCENT)
         axes.set_ylabel(label)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(len(series), 5))
         save(figure, path)
@@ -111,7 +112,7 @@ def draw_radar(path: Path, categories: Sequence[str], series: Mapping[str, Seque
         axes.plot(np.linspace(0, 2 * math.pi, 181), [0.5] * 181, color=LIGHT, linewidth=0.8, linestyle=(0, (3, 2)))
         axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
         axes.set_theta_direction(-1)  # type: ignore[attr-defined]
-        axes.set_xticks(angles, ["\n".join(label_lines(name, 16, 3)) for name in categories])
+        axes.set_xticks(angles, ["\n".join(label_lines(_words(name), 16, 3)) for name in categories])
         axes.tick_params(axis="x", labelsize=6.5, pad=4)
         for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
             aside = math.sin(angle)
@@ -119,7 +120,7 @@ def draw_radar(path: Path, categories: Sequence[str], series: Mapping[str, Seque
         axes.tick_params(axis="y", labelsize=6)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_rlabel_position(180 / len(categories))  # type: ignore[attr-defined]
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PERCENT)
         known = [value for values in series.values() for value in values if value is not None]
         axes.set_ylim(max(0.0, min(0.5, *known) - 0.05), min(1.0, max(0.5, *known) + 0.03))
         figure.legend(loc="outside lower center", ncols=2)
@@ -255,7 +256,7 @@ def draw_points(path: Path, places: Sequence[str], series: Mapping[str, Sequence
                     axes.plot([place, place], [one.low, one.high], color=look.color, linewidth=0.8)
         axes.axhline(0.5, color=LIGHT, linewidth=0.7, linestyle=(0, (4, 2)))
         axes.set_xticks(range(len(places)), list(places))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PERCENT)
         axes.set_ylabel(label)
         figure.legend(loc="outside upper left", ncols=3)
         save(figure, path)
@@ -276,5 +277,10 @@ def _whiskers(axes: Axes, estimates: Sequence[Estimate], places: Sequence[float]
 
 
 def _percent_axis(axes: Axes, label: str) -> None:
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(PERCENT)
     axes.set_xlabel(label)
+
+
+def _words(category: str) -> str:
+    """A category's name as people write it."""
+    return category.replace("_", " ")
