@@ -35,6 +35,7 @@ PAGE = ROOT / "docs" / "reproduction.md"
 FIGURES = ROOT / "docs" / "figures" / "reproduction"
 STEPS = "steps.json"
 SAFETY, HARMLESS, LANGUAGE_MODEL = "safety", "harmless", "language_model"
+KEPT = "\u00a0"  # a space at which no line breaks
 MPO = "MPO round 3"
 COMPARED = ("PPO", "iterative DPO", MPO, "MPO-RT")
 
@@ -123,7 +124,7 @@ def share(one: Estimate | None) -> str:
         return "–"
     if one.low is None or one.high is None:
         return f"{one.value:.1%}"
-    return f"{one.value:.1%} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+    return f"{one.value:.1%} [{100 * one.low:.1f},{KEPT}{100 * one.high:.1f}]"
 
 
 def number(one: Estimate | None) -> str:
@@ -132,7 +133,7 @@ def number(one: Estimate | None) -> str:
         return "–"
     if one.low is None or one.high is None:
         return f"{one.value:+.3f}"
-    return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+    return f"{one.value:+.3f} [{one.low:+.3f},{KEPT}{one.high:+.3f}]"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -284,8 +285,8 @@ def provenance() -> str:
     named = ", ".join(f"{name} {versions[name]}" for name in ("magnetar", "torch", "transformers", "trl", "peft"))
     machine = f"{hardware.get('processor', 'a CPU')} ({hardware['cores']} threads, {hardware['memory_gib']:.0f} GiB)"
     return (
-        f"{hours:.1f} hours in all, each step as it last ran (a repeated evaluation finds its answers again), on {machine}, "
-        f"beside other work, without an accelerator; {named}; commits {', '.join(commits)}."
+        f"{hours:.1f} hours in all, each step as it last ran (a repeated evaluation finds its answers again), on "
+        f"{machine}, beside other work, without an accelerator; {named}; commits {', '.join(commits)}."
     )
 
 
