@@ -128,6 +128,9 @@ def _goes_with(known: SuiteResult, new: SuiteResult) -> bool:
     """Whether names mean the same in both, prompts are the same, and nothing was measured in both."""
     if known.prompts and new.prompts and known.prompts != new.prompts:
         return False
+    datasets = (_dataset(known), _dataset(new))
+    if None not in datasets and datasets[0] != datasets[1]:
+        return False
     if any(known.judges[name] != judge for name, judge in new.judges.items() if name in known.judges):
         return False
     if any(known.policies[name].spec != one.spec for name, one in new.policies.items() if name in known.policies):
@@ -137,6 +140,14 @@ def _goes_with(known: SuiteResult, new: SuiteResult) -> bool:
         if found[0] & found[1]:
             return False
     return True
+
+
+def _dataset(suite: SuiteResult) -> Any:
+    """Where the prompts of a suite are from, or those of a section that a command put there by itself."""
+    if suite.prompts is not None:
+        return suite.prompts.dataset
+    sections = (suite.settings.get(name) for name in SECTION_KEYS)
+    return next((one["dataset"] for one in sections if isinstance(one, Mapping) and "dataset" in one), None)
 
 
 def _joined(known: SuiteResult, new: SuiteResult) -> SuiteResult:
@@ -173,7 +184,9 @@ def _claim(data: PipelineData, suites: Mapping[str, SuiteResult], comparisons: S
             for stage, one in claims.items()
             for sentence in one.sentences
         ]
-        notes = dict.fromkeys(note for one in claims.values() for note in one.warnings)
+        notes = dict.fromkeys(
+            f"{stage}: {note}" if len(claims) > 1 else note for stage, one in claims.items() for note in one.warnings
+        )
         return Claim(first.label, first.rate, told, first.muted, [*warnings, *notes])
     sentences = [comparison_verdict(one) for one in comparisons]
     return Claim(

@@ -175,6 +175,15 @@ def test_stages_that_go_together_are_one_suite_and_others_stand_by_themselves(pl
     for told in ("Win rates: judge gpt (evaluate/other)", "Safety under attack (again)", "evaluate: The judge “gpt”"):
         assert told in words
     assert "Answers side by side (evaluate)" in words and "Answers side by side (evaluate/other)" in words
+    assert all(f"evaluate/other: {note}" in words for note in other.notes)
+    exploited = SuiteResult(
+        policies=whole.policies,
+        judges=whole.judges,
+        exploitability=whole.exploitability,
+        settings={"exploitability": {"dataset": "held_out.jsonl"}},
+    )
+    add_stage(folder, "exploit/held_out", exploited, 23)
+    assert "exploit/held_out" in suite_groups(read_pipeline(folder)), "what was measured on other prompts stands by itself"
     names = figure_names(folder)
     assert "evaluate-radar-gpt" in names and "evaluate-other-radar-gpt" in names and "again-attacks" in names
 
