@@ -183,7 +183,9 @@ def test_stages_that_go_together_are_one_suite_and_others_stand_by_themselves(pl
         settings={"exploitability": {"dataset": "held_out.jsonl"}},
     )
     add_stage(folder, "exploit/held_out", exploited, 23)
-    assert "exploit/held_out" in suite_groups(read_pipeline(folder)), "what was measured on other prompts stands by itself"
+    assert "exploit/held_out" in suite_groups(read_pipeline(folder)), (
+        "what was measured on other prompts stands by itself"
+    )
     names = figure_names(folder)
     assert "evaluate-radar-gpt" in names and "evaluate-other-radar-gpt" in names and "again-attacks" in names
 
