@@ -37,6 +37,7 @@ STEPS = "steps.json"
 SAFETY, HARMLESS, LANGUAGE_MODEL = "safety", "harmless", "language_model"
 KEPT = "\u00a0"  # a space at which no line breaks
 MPO = "MPO round 3"
+LAST_ROUND = {"MPO": MPO}  # without a round a run is its last one
 COMPARED = ("PPO", "iterative DPO", MPO, "MPO-RT")
 
 
@@ -160,7 +161,7 @@ def win_rate_table(found: dict[str, SuiteResult]) -> str:
         for judge in dict.fromkeys(one.judge for one in found[stage].matchups)
     ]
     cells = {
-        (stage, one.judge, one.policy): one
+        (stage, one.judge, LAST_ROUND.get(one.policy, one.policy)): one
         for stage, suite in found.items()
         for one in suite.matchups
         if one.opponent == suite.reference
@@ -205,6 +206,17 @@ def win_rate(suite: SuiteResult, judge: str, first: str, second: str) -> Estimat
             if value is not None:
                 return Estimate(value, game.low[at][other], game.high[at][other], 0.95, "tournament")
     return None
+
+
+def order_note(suite: SuiteResult) -> str:
+    """What the place of an answer does to a language model as the judge."""
+    asked = [one for one in suite.matchups if one.orders is not None]
+    first = [one.orders.first_place.value for one in asked if one.orders is not None]
+    left_out = [one.masked / (one.masked + one.comparisons) for one in asked]
+    return (
+        f"Asked in both orders, {asked[0].judge} prefers whatever is shown first, with a mean probability of "
+        f"{min(first):.0%} to {max(first):.0%}; {min(left_out):.0%} to {max(left_out):.0%} of the pairs got no verdict."
+    )
 
 
 def answer_table(suite: SuiteResult) -> str:
@@ -302,6 +314,7 @@ def blocks() -> dict[str, str]:
         "claims": claim_table(found[SAFETY]),
         "costs": cost_table(found[SAFETY]),
         "win-rates": win_rate_table(found),
+        "order": order_note(found[LANGUAGE_MODEL]),
         "answers": answer_table(found[SAFETY]),
         "judges": judge_table(),
         "training": training_table(),
