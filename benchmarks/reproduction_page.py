@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,21 +120,22 @@ def steps() -> list[dict[str, Any]]:
 
 
 def share(one: Estimate | None) -> str:
-    """A share with its interval."""
-    if one is None:
-        return "–"
-    if one.low is None or one.high is None:
-        return f"{one.value:.1%}"
-    return f"{one.value:.1%} [{100 * one.low:.1f},{KEPT}{100 * one.high:.1f}]"
+    """A share with its interval, in percent."""
+    return with_interval(one, lambda value: f"{value:.1%}", lambda end: f"{100 * end:.1f}")
 
 
 def number(one: Estimate | None) -> str:
     """A number with its interval."""
+    return with_interval(one, lambda value: f"{value:+.3f}", lambda end: f"{end:+.3f}")
+
+
+def with_interval(one: Estimate | None, value: Callable[[float], str], end: Callable[[float], str]) -> str:
+    """An estimate as its value and, where there is one, its interval."""
     if one is None:
         return "–"
     if one.low is None or one.high is None:
-        return f"{one.value:+.3f}"
-    return f"{one.value:+.3f} [{one.low:+.3f},{KEPT}{one.high:+.3f}]"
+        return value(one.value)
+    return f"{value(one.value)} [{end(one.low)},{KEPT}{end(one.high)}]"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -204,7 +205,8 @@ def win_rate(suite: SuiteResult, judge: str, first: str, second: str) -> Estimat
             at, other = game.names.index(first), game.names.index(second)
             value = game.win_rate[at][other]
             if value is not None:
-                return Estimate(value, game.low[at][other], game.high[at][other], 0.95, "tournament")
+                confidence = suite.settings["intervals"]["confidence"]
+                return Estimate(value, game.low[at][other], game.high[at][other], confidence, "tournament")
     return None
 
 

@@ -1,29 +1,17 @@
 """The benchmark of evaluations: counts against curves made by hand, resuming, and the page from its results."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmark_scripts import load_script
 from magnetar import games, methods
 from magnetar.games.builders.suite import GameSpec, suite
 from magnetar.games.comparison.choices import choose_method
 from magnetar.games.play.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_script(name: str) -> ModuleType:
-    """A script of benchmarks/, which is not part of the package; its siblings must be loaded before it."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 page = load_script("evaluations_page")

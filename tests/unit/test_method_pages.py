@@ -7,11 +7,11 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmark_scripts import load_script
 from magnetar import games, methods
 from magnetar.cli.main import main
 
@@ -31,16 +31,6 @@ LARGEST_FIGURE_BYTES = 80_000
 
 every_method = pytest.mark.parametrize("name", list(methods.METHODS))
 every_page = pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
-
-
-def load_script(name: str) -> ModuleType:
-    """A script that writes the pages, which is not part of the package; its siblings must be loaded before it."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 sections = load_script("language_model_sections")

@@ -1,29 +1,17 @@
 """The page of the reproduction says what the committed figures say, and these hold nobody's prompts."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmark_scripts import load_script
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import read_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "reproduction"
-
-
-def load_script(name: str) -> ModuleType:
-    """A script that is not part of the package; its siblings must be loaded before it."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 for sibling in ("language_model_sections", "method_pages"):
