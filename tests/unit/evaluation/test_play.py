@@ -148,6 +148,8 @@ def test_broken_lines_are_named(tmp_path: Path, line: str) -> None:
         ("a.jsonl.gz", b'{"prompt": "a", "response": "x"}\n'),
         ("a.jsonl", '{"prompt": "a", "response": "x"}'.encode("utf-16")),
     ],
+    # A compressed file holds the time of its making, and parallel processes must collect tests of the same names.
+    ids=["truncated", "not compressed", "not UTF-8"],
 )
 def test_files_that_cannot_be_read_are_told(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
