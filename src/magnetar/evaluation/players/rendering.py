@@ -15,7 +15,7 @@ from magnetar.evaluation.players.endpoint import EndpointPlayer
 from magnetar.evaluation.players.models import CheckpointPlayer, ModelPlayer, RolePlayer
 from magnetar.types import Prompt
 
-__all__ = ["refuse_unreadable", "rendering_note"]
+__all__ = ["player_tokenizer", "refuse_unreadable", "rendering_note"]
 
 
 def rendering_note(players: Mapping[str, StreamingPlayer]) -> str | None:
@@ -37,7 +37,7 @@ def rendering_note(players: Mapping[str, StreamingPlayer]) -> str | None:
             tokenizers.setdefault(player.name, []).append(name)
             templates.setdefault(player.name, []).append(name)
             continue
-        tokenizer = _tokenizer(player)
+        tokenizer = player_tokenizer(player)
         if tokenizer is not None:
             tokenizers.setdefault(_digest(tokenizer.get_vocab()), []).append(name)
             templates.setdefault(_digest(tokenizer.chat_template), []).append(name)
@@ -67,7 +67,7 @@ def refuse_unreadable(players: Mapping[str, StreamingPlayer], prompts: Sequence[
     """
     tried = {"text" if isinstance(one, str) else tuple(turn["role"] for turn in one): one for one in prompts[::-1]}
     for name, player in players.items():
-        tokenizer = _tokenizer(player)
+        tokenizer = player_tokenizer(player)
         if tokenizer is None:
             continue
         for prompt in tried.values():
@@ -77,7 +77,8 @@ def refuse_unreadable(players: Mapping[str, StreamingPlayer], prompts: Sequence[
                 raise type(error)(f"policy {name!r}: {error}") from error
 
 
-def _tokenizer(player: StreamingPlayer) -> Any:
+def player_tokenizer(player: StreamingPlayer) -> Any:
+    """The tokenizer of a player that has its model at hand, which is not loaded for it; None for another."""
     if isinstance(player, ModelPlayer | RolePlayer):
         return player.tokenizer
     if isinstance(player, CheckpointPlayer):

@@ -43,6 +43,8 @@ class PolicyRecord:
         responses: Its responses to the suite's prompts in figures, over all seeds; None where it gave none.
         digests: Of each of ``spec`` by its content (`magnetar.evaluation.players.player_digest`), "" for one of which
             nothing is known; empty where that was not written down.
+        distance: KL divergence of the policy from the reference on the suite's prompts, in nats a response, with an
+            interval over prompts (and seeds); None where it was not asked for, or cannot be had.
     """
 
     spec: tuple[str, ...]
@@ -50,6 +52,7 @@ class PolicyRecord:
     seeds: tuple[str, ...] = ()
     responses: SideSummary | None = None
     digests: tuple[str, ...] = ()
+    distance: Estimate | None = None
 
     def is_same(self, other: "PolicyRecord") -> bool:
         """Whether both are one policy as far as is known: the same specification, and no other content behind it."""

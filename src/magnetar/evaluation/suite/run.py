@@ -27,6 +27,7 @@ from magnetar.evaluation.suite.asked import (
 from magnetar.evaluation.suite.attack_run import attack_entrants
 from magnetar.evaluation.suite.config import SuiteConfig
 from magnetar.evaluation.suite.costs import check_scores, cost_record, histogram_edges, response_costs
+from magnetar.evaluation.suite.distances import unmeasurable, with_distances
 from magnetar.evaluation.suite.entrants import Entrants, find_entrants, policy_records
 from magnetar.evaluation.suite.files import SUITE_FILE, evaluating, read_suite, write_suite
 from magnetar.evaluation.suite.matchups import JudgedMatchup, matchup_record, rows_by_category
@@ -79,6 +80,8 @@ def _evaluate(
     progress: bool,
 ) -> SuiteResult:
     notes = [note for note in [rendering_note(entrants.players)] if note is not None]
+    far = unmeasurable(config, entrants) if config.distance else {}
+    notes += [f"no distance of {name} to {config.reference}: it {reason}" for name, reason in far.items()]
     for note in notes:
         tell(f"note: {note}")
     request = generation_request(config, progress)
@@ -91,6 +94,8 @@ def _evaluate(
     categories = None if categories is None else [categories[row] for row in answered.rows]
     by_category = rows_by_category(categories)
     policies = policy_records(config, entrants, answered.responses)
+    if config.distance:
+        policies = with_distances(config, policies, entrants, prompts, answered.responses, request, far)
     result = SuiteResult(
         policies=policies,
         reference=config.reference,
@@ -321,6 +326,7 @@ def _settings(config: SuiteConfig) -> dict[str, Any]:
         "sampling": vars(config.sampling),
         "matchups": to_plain(config.matchups),
         "length_control": config.length_control,
+        "distance": config.distance,
         "missing": config.missing,
         "intervals": vars(config.intervals),
         "tournament": to_plain(config.tournament),

@@ -139,6 +139,7 @@ def table_csv(table: Table) -> str:
 
 
 def _policies(result: SuiteResult) -> Table:
+    measured = any(record.distance is not None for record in result.policies.values())
     rows = [
         [
             name,
@@ -149,10 +150,12 @@ def _policies(result: SuiteResult) -> Table:
             None if looks is None else looks.truncated,
             None if looks is None else looks.degeneracy.looping,
             None if looks is None else looks.degeneracy.repeated_across_prompts,
+            *([record.distance] if measured else []),
         ]
         for name, record in result.policies.items()
     ]
-    header = ("policy", "kind", "runs", "tokens", "characters", "cut off", "looping", "canned")
+    far = (f"KL to {result.reference}, nats",) if measured else ()
+    header = ("policy", "kind", "runs", "tokens", "characters", "cut off", "looping", "canned", *far)
     return Table("policies", "Policies", header, rows, frozenset({"cut off", "looping", "canned"}))
 
 

@@ -1,0 +1,124 @@
+"""How far a policy went from another one, on the prompts that it is evaluated on.
+
+A win rate says little without the distance it was bought with: whoever goes far enough from the start finds what a judge
+mistakes for good (arXiv:2210.10760).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from magnetar.data import render_prompts
+from magnetar.evaluation.players.base import Answer
+from magnetar.modeling.forward import text_config
+from magnetar.modeling.logprobs import exact_kl, response_logprobs
+from magnetar.modeling.modes import eval_mode
+from magnetar.rollout.ending import end_token_ids
+from magnetar.types import Prompt
+
+__all__ = ["kl_of_answers"]
+
+LOGITS_AT_ONCE = 2**28  # of either policy: one GiB in float32
+
+
+def kl_of_answers(
+    policy: nn.Module,
+    other: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Answer],
+    *,
+    label: str = "policy",
+    progress: bool = False,
+) -> Iterator[tuple[int, list[float]]]:
+    r"""KL divergence of a policy from another one, on responses that the policy gave.
+
+    For a response y to x that was drawn from π, `Σ_t KL(π(·|x, y_{<t}) ‖ ρ(·|x, y_{<t}))` has the mean
+    `KL(π(·|x) ‖ ρ(·|x))` of responses up to the limit of their length, and varies less than
+    `log π(y|x) − log ρ(y|x)`, of which it is the Rao-Blackwell form (arXiv:2504.10637). Texts are made tokens again,
+    which may differ from those that were drawn where a text can be spelled in several ways.
+
+    Args:
+        policy: π, which the responses were drawn from at temperature 1.
+        other: ρ, with the same vocabulary.
+        tokenizer: Of both.
+        prompts: B prompts.
+        answers: One for each prompt, with G responses each.
+        label: What the progress bar calls the policy.
+        progress: Whether to show one on standard error.
+
+    Yields:
+        Index of a prompt, and for each of its responses the divergence in nats, not below 0 but for rounding.
+    """
+    rendered = render_prompts(list(prompts), tokenizer)
+    end = _end_token(policy, tokenizer)
+    spelled = [_tokens(answer, tokenizer, end) for answer in answers]
+    order = sorted(range(len(prompts)), key=lambda row: -len(rendered[row]) - max(map(len, spelled[row])))
+    room = max(1, LOGITS_AT_ONCE // text_config(policy).vocab_size)
+    found: dict[int, list[float]] = {}
+    with (
+        tqdm(total=len(order), desc=f"{label}: distance", unit="prompt", disable=not progress, leave=False) as bar,
+        eval_mode(policy),
+        eval_mode(other),
+    ):
+        for some in _batches([(row, response) for row in order for response in spelled[row]], room):
+            values = _divergences(
+                policy, other, tokenizer, [rendered[row] for row, _ in some], [response for _, response in some]
+            )
+            for (row, _), value in zip(some, values, strict=True):
+                found.setdefault(row, []).append(value)
+            for row in [row for row, known in found.items() if len(known) == len(spelled[row])]:
+                yield row, found.pop(row)
+                bar.update(1)
+
+
+@torch.no_grad()
+def _divergences(
+    policy: nn.Module, other: nn.Module, tokenizer: Any, prompts: list[list[int]], responses: list[list[int]]
+) -> list[float]:
+    """Of responses to prompts, one to each, nats."""
+    asked: dict[str, Any] = {
+        "prompt_ids": prompts,
+        "response_ids": [[response] for response in responses],
+        "temperature": 1.0,
+        "layout": "padded",
+        "full": True,
+        "entropy": False,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    own, others = response_logprobs(policy, **asked), response_logprobs(other, **asked)
+    assert own.full_NV is not None and others.full_NV is not None
+    kl_B1T = exact_kl(own.full_NV, others.full_NV.to(own.full_NV.device), own.mask_BGT)
+    return kl_B1T.double().sum((1, 2)).tolist()
+
+
+def _end_token(policy: nn.Module, tokenizer: Any) -> int | None:
+    """What ended a response: which one it was is not written down where a model knows several."""
+    ends = end_token_ids(policy, tokenizer)
+    return tokenizer.eos_token_id if tokenizer.eos_token_id in ends else min(ends, default=None)
+
+
+def _tokens(answer: Answer, tokenizer: Any, end: int | None) -> list[list[int]]:
+    """Responses as tokens, with the end where there was room for it; at least one token each."""
+    cut = answer.truncated or [False] * len(answer.texts)
+    found = []
+    for text, without_end in zip(answer.texts, cut, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ended = end is not None and (not without_end or not ids)
+        found.append([*ids, end] if ended else ids or [tokenizer.pad_token_id])
+    return found
+
+
+def _batches(items: list[tuple[int, list[int]]], room: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """Rows with their responses, so many at a time as have room for their tokens; at least one."""
+    batch: list[tuple[int, list[int]]] = []
+    for item in items:
+        if batch and sum(len(tokens) for _, tokens in [*batch, item]) > room:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
