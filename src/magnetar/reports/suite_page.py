@@ -16,6 +16,7 @@ from magnetar.reports.sections.attacks import ANY, attack_sections
 from magnetar.reports.sections.benchmarks import benchmark_section
 from magnetar.reports.sections.blocks import Claim, Section, Table, in_words
 from magnetar.reports.sections.costs import cost_judges, cost_records, cost_sections
+from magnetar.reports.sections.distances import distance_sections
 from magnetar.reports.sections.exploitability import exploitability_section, strongest_attackers
 from magnetar.reports.sections.matchups import against, category_sections, matchup_judges, matchup_sections
 from magnetar.reports.sections.tournament import tournament_sections
@@ -77,6 +78,7 @@ def suite_sections(result: SuiteResult) -> list[Section]:
     """Every section for which there are data, in the order in which they should be read."""
     return [
         *matchup_sections(result),
+        *distance_sections(result),
         *category_sections(result),
         *cost_sections(result),
         *attack_sections(result),

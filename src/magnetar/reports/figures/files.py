@@ -16,6 +16,7 @@ from magnetar.reports.pipeline_data import COMPARISON_FILE, read_pipeline
 from magnetar.reports.pipeline_page import suite_groups
 from magnetar.reports.sections.attacks import attack_matrices
 from magnetar.reports.sections.costs import cost_histograms, cost_judges, cost_records
+from magnetar.reports.sections.distances import rates_by_distance
 from magnetar.reports.sections.exploitability import attacker_curves, strongest_attackers
 from magnetar.reports.sections.matchups import by_category, matchup_judges, shown_matchups
 from magnetar.reports.sections.tournament import tournament_matrix
@@ -90,6 +91,9 @@ def _suite_plans(result: SuiteResult) -> Plans:
         end = f"-{_file_name(judge)}" if len(judges) > 1 else ""
         rates = {name: one.win_rate for name, one in shown.items()}
         plans[f"ablation{end}"] = partial(plots.draw_bars, entries=rates, label=f"win rate{whom}")
+        points = rates_by_distance(result, judge)
+        if points:
+            plans[f"distance{end}"] = partial(plots.draw_distances, points=points, label=f"win rate{whom}")
         outcomes = {name: (one.wins, one.ties, one.losses) for name, one in shown.items()}
         plans[f"outcomes{end}"] = partial(plots.draw_outcomes, entries=outcomes)
         groups = by_category(shown)

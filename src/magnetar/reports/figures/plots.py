@@ -15,9 +15,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import label_lines
 from magnetar.reports.drawing.distribution import CostHistogram
+from magnetar.reports.drawing.labels import Box, place_labels
+from magnetar.reports.drawing.scatter import distance_ticks
 from magnetar.reports.plot_style import COLORS, DOUBLE_COLUMN, INK, LIGHT, SINGLE_COLUMN, STYLE, looks, save
 
-__all__ = ["draw_bars", "draw_costs", "draw_groups", "draw_matrix", "draw_outcomes", "draw_points", "draw_radar"]
+__all__ = ["draw_bars", "draw_costs", "draw_distances", "draw_groups", "draw_matrix", "draw_outcomes", "draw_points", "draw_radar"]
 
 # Letters stay letters: they can be searched, copied and set in the paper's own typeface.
 FIGURE_STYLE = {**STYLE, "svg.fonttype": "none"}
@@ -162,6 +164,71 @@ def draw_costs(path: Path, histograms: Sequence[CostHistogram], label: str = "co
         axes.set_ylim(-0.15, len(histograms))
         axes.set_xlabel(label)
         save(figure, path)
+
+
+def draw_distances(path: Path, points: Mapping[str, tuple[Estimate, Estimate]], label: str) -> None:
+    """Draw win rates over the square root of distances, each point with its name.
+
+    Args:
+        path: SVG, PDF or PNG.
+        points: Distance in nats and win rate, by name; at least one.
+        label: Of the vertical axis.
+    """
+    with rc_context(FIGURE_STYLE):
+        figure, axes = _figure((DOUBLE_COLUMN, 3.2))
+        for look, (far, one) in zip(looks(len(points)), points.values(), strict=True):
+            whiskers = [
+                [[max(0.0, one_end.value - low)], [max(0.0, high - one_end.value)]]
+                if (low := one_end.low) is not None and (high := one_end.high) is not None
+                else None
+                for one_end in (far, one)
+            ]
+            axes.errorbar(
+                [far.value], [one.value], xerr=whiskers[0], yerr=whiskers[1], color=look.color, marker=look.marker,
+                markersize=4.5, linewidth=0.8,
+            )  # fmt: skip
+        axes.axhline(0.5, color=LIGHT, linewidth=0.7, linestyle=(0, (4, 2)))
+        farthest = 1.05 * max(far.value if far.high is None else far.high for far, _ in points.values()) or 1.0
+        ticks = distance_ticks(farthest)
+        axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square))
+        axes.set_xlim(0.0, farthest)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel("KL divergence from the reference, nats a response")
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.set_ylabel(label)
+        figure.draw_without_rendering()  # so that the axes are where they will be
+        _name_points(axes, points)
+        save(figure, path)
+
+
+def _name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
+    """Write names beside points with whiskers, in points of print (1/72 inch), where they hide least."""
+    size, letter = 6.5, 3.6
+    scale = 72.0 / axes.figure.dpi
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        """In points of print, downwards."""
+        right, up = axes.transData.transform((x, y))
+        return scale * right, -scale * up
+
+    frame = axes.get_window_extent()
+    area = Box(scale * frame.x0, -scale * frame.y1, scale * frame.width, scale * frame.height)
+    places = [place(far.value, one.value) for far, one in points.values()]
+    lines = []
+    for far, one in points.values():
+        if far.low is not None and far.high is not None:
+            (left, y), (right, _) = place(far.low, one.value), place(far.high, one.value)
+            lines.append(Box(left, y - 1.0, right - left, 2.0))
+        if one.low is not None and one.high is not None:
+            (x, top), (_, bottom) = place(far.value, one.high), place(far.value, one.low)
+            lines.append(Box(x - 1.0, top, 2.0, bottom - top))
+    boxes = place_labels(places, [letter * len(name) for name in points], size + 1.5, area, lines=lines)
+    for (name, (far, one)), (x, y), box in zip(points.items(), places, boxes, strict=True):
+        middle = (box.x + box.width / 2 - x, y - box.y - box.height / 2)
+        axes.annotate(
+            name, (far.value, one.value), middle, textcoords="offset points", ha="center", va="center", fontsize=size,
+            color=INK,
+        )  # fmt: skip
 
 
 def draw_matrix(

@@ -1,0 +1,100 @@
+"""Points with intervals in two directions: what was won over how far somebody went."""
+
+from collections.abc import Mapping
+from math import sqrt
+
+from markupsafe import escape
+
+from magnetar.evaluation.intervals import Estimate
+from magnetar.reports.drawing.canvas import PHONE_WIDTH, Drawing, Scale, frame, percent_words
+from magnetar.reports.drawing.labels import Box, place_labels
+from magnetar.reports.svg import nice_ticks
+
+__all__ = ["distance_plot", "distance_ticks", "nats_words"]
+
+HEIGHT, LEFT, RIGHT, TOP, BELOW = 250.0, 44.0, 12.0, 12.0, 34.0
+DIGIT, TALL = 6.6, 12.0
+NATS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+
+
+def distance_ticks(farthest: float) -> list[float]:
+    """Marks in nats for an axis on which the square root of the distance is drawn, from 0 to the farthest."""
+    return [tick for tick in NATS if tick == 0.0 or (tick <= farthest and sqrt(tick / farthest) > 0.12)]
+
+
+def nats_words(estimate: Estimate | None) -> str:
+    """A divergence with its interval."""
+    if estimate is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def distance_plot(
+    title: str, value_name: str, points: Mapping[str, tuple[Estimate, Estimate]], tones: Mapping[str, int]
+) -> Drawing:
+    """Draw win rates over the square root of distances, each point with a number that the table explains.
+
+    Args:
+        title: What is drawn.
+        value_name: What the height means.
+        points: Distance in nats and win rate, by name; at least one.
+        tones: Colour of each, from 1.
+
+    Returns:
+        The drawing.
+    """
+    farthest = 1.05 * max(_top(far) for far, _ in points.values()) or 1.0
+    across = distance_ticks(farthest)
+    x = Scale(0.0, sqrt(farthest), LEFT, PHONE_WIDTH - RIGHT)
+    ends = [0.5, *(end for _, one in points.values() for end in (one.value, one.low, one.high) if end is not None)]
+    up = nice_ticks(min(ends), max(ends), 4)
+    y = Scale(up[0], up[-1], HEIGHT - BELOW, TOP)
+    parts = [
+        f'<line class="grid" x1="{LEFT}" x2="{PHONE_WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{100 * tick:g}%</text>'
+        for tick in (round(tick, 6) for tick in up)
+    ]
+    parts += [
+        f'<text class="tick" x="{x(sqrt(tick)):.1f}" y="{HEIGHT - BELOW + 15:.1f}" text-anchor="middle">{tick:g}</text>'
+        for tick in across
+    ]
+    middle = (LEFT + PHONE_WIDTH - RIGHT) / 2
+    parts.append(
+        f'<text class="tick" x="{middle:.1f}" y="{HEIGHT - 4:.1f}" text-anchor="middle">distance, nats a response</text>'
+    )
+    half = y(0.5)
+    parts.append(f'<line class="mark" x1="{LEFT}" x2="{PHONE_WIDTH - RIGHT}" y1="{half:.1f}" y2="{half:.1f}"/>')
+    places = [(x(sqrt(max(far.value, 0.0))), y(one.value)) for far, one in points.values()]
+    numbers = [f"{at}" for at in range(1, len(points) + 1)]
+    area = Box(LEFT, TOP, PHONE_WIDTH - RIGHT - LEFT, HEIGHT - BELOW - TOP)
+    lines: list[Box] = []
+    for (far, one), (px, py) in zip(points.values(), places, strict=True):
+        if far.low is not None and far.high is not None:
+            start, end = (x(sqrt(max(value, 0.0))) for value in (far.low, far.high))
+            lines.append(Box(start, py - 1.0, end - start, 2.0))
+        if one.low is not None and one.high is not None:
+            lines.append(Box(px - 1.0, y(one.high), 2.0, y(one.low) - y(one.high)))
+    boxes = place_labels(places, [DIGIT * len(number) for number in numbers], TALL, area, lines=lines)
+    rows = []
+    drawn = zip(points.items(), places, numbers, boxes, strict=True)
+    for (name, (far, one)), (px, py), number, box in drawn:
+        tone = f"tone-{tones[name]}"
+        if one.low is not None and one.high is not None:
+            parts.append(f'<path class="whisker-line {tone}" d="M{px:.1f} {y(one.low):.1f} V{y(one.high):.1f}"/>')
+        if far.low is not None and far.high is not None:
+            start, end = (x(sqrt(max(value, 0.0))) for value in (far.low, far.high))
+            parts.append(f'<path class="whisker-line {tone}" d="M{start:.1f} {py:.1f} H{end:.1f}"/>')
+        words = escape(f"{name}: {percent_words(one)} at {nats_words(far)} nats")
+        parts.append(
+            f'<circle class="curve {tone}" cx="{px:.1f}" cy="{py:.1f}" r="4"><title>{words}</title></circle>'
+            f'<text class="name" x="{box.x + box.width / 2:.1f}" y="{box.y + TALL - 3:.1f}" text-anchor="middle" '
+            f'font-size="11">{number}</text>'
+        )
+        rows.append((f"{number} {name}", nats_words(far), percent_words(one)))
+    return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", "distance, nats", value_name), tuple(rows))
+
+
+def _top(one: Estimate) -> float:
+    return one.value if one.high is None else one.high
