@@ -1,7 +1,7 @@
 """How far a policy went from another one, on the prompts that it is evaluated on.
 
-A win rate says little without the distance it was bought with: whoever goes far enough from the start finds what a judge
-mistakes for good (arXiv:2210.10760).
+A win rate says little without the distance it was bought with: whoever goes far enough from the start finds what a
+judge mistakes for good (arXiv:2210.10760).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from tqdm import tqdm
 from magnetar.data import render_prompts
 from magnetar.evaluation.players.base import Answer
 from magnetar.modeling.forward import text_config
-from magnetar.modeling.logprobs import exact_kl, response_logprobs
+from magnetar.modeling.logprobs import exact_kl, packing_support, response_logprobs
 from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.ending import end_token_ids
 from magnetar.types import Prompt
 
 __all__ = ["kl_of_answers"]
 
-LOGITS_AT_ONCE = 2**28  # of either policy: one GiB in float32
+LOGITS_AT_ONCE = 2**24  # of either policy: 64 MiB in float32
 
 
 def kl_of_answers(
@@ -58,41 +58,27 @@ def kl_of_answers(
     spelled = [_tokens(answer, tokenizer, end) for answer in answers]
     order = sorted(range(len(prompts)), key=lambda row: -len(rendered[row]) - max(map(len, spelled[row])))
     room = max(1, LOGITS_AT_ONCE // text_config(policy).vocab_size)
-    found: dict[int, list[float]] = {}
-    with (
-        tqdm(total=len(order), desc=f"{label}: distance", unit="prompt", disable=not progress, leave=False) as bar,
-        eval_mode(policy),
-        eval_mode(other),
-    ):
-        for some in _batches([(row, response) for row in order for response in spelled[row]], room):
-            values = _divergences(
-                policy, other, tokenizer, [rendered[row] for row, _ in some], [response for _, response in some]
-            )
-            for (row, _), value in zip(some, values, strict=True):
-                found.setdefault(row, []).append(value)
-            for row in [row for row, known in found.items() if len(known) == len(spelled[row])]:
-                yield row, found.pop(row)
-                bar.update(1)
-
-
-@torch.no_grad()
-def _divergences(
-    policy: nn.Module, other: nn.Module, tokenizer: Any, prompts: list[list[int]], responses: list[list[int]]
-) -> list[float]:
-    """Of responses to prompts, one to each, nats."""
+    packed = packing_support(policy) is None and packing_support(other) is None
     asked: dict[str, Any] = {
-        "prompt_ids": prompts,
-        "response_ids": [[response] for response in responses],
         "temperature": 1.0,
-        "layout": "padded",
+        "layout": "packed" if packed else "padded",
         "full": True,
         "entropy": False,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    own, others = response_logprobs(policy, **asked), response_logprobs(other, **asked)
-    assert own.full_NV is not None and others.full_NV is not None
-    kl_B1T = exact_kl(own.full_NV, others.full_NV.to(own.full_NV.device), own.mask_BGT)
-    return kl_B1T.double().sum((1, 2)).tolist()
+    with (
+        tqdm(total=len(order), desc=f"{label}: distance", unit="prompt", disable=not progress, leave=False) as bar,
+        eval_mode(policy),
+        eval_mode(other),
+        torch.no_grad(),
+    ):
+        for rows in _batches(order, [sum(map(len, group)) for group in spelled], room):
+            texts = [rendered[row] for row in rows], [spelled[row] for row in rows]
+            own, others = response_logprobs(policy, *texts, **asked), response_logprobs(other, *texts, **asked)
+            assert own.full_NV is not None and others.full_NV is not None
+            kl_BGT = exact_kl(own.full_NV, others.full_NV.to(own.full_NV.device), own.mask_BGT)
+            yield from zip(rows, kl_BGT.double().sum(-1).tolist(), strict=True)
+            bar.update(len(rows))
 
 
 def _end_token(policy: nn.Module, tokenizer: Any) -> int | None:
@@ -112,13 +98,13 @@ def _tokens(answer: Answer, tokenizer: Any, end: int | None) -> list[list[int]]:
     return found
 
 
-def _batches(items: list[tuple[int, list[int]]], room: int) -> Iterator[list[tuple[int, list[int]]]]:
-    """Rows with their responses, so many at a time as have room for their tokens; at least one."""
-    batch: list[tuple[int, list[int]]] = []
-    for item in items:
-        if batch and sum(len(tokens) for _, tokens in [*batch, item]) > room:
+def _batches(order: Sequence[int], tokens: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Prompts in their order, so many at a time as have room for their responses' tokens; at least one."""
+    batch: list[int] = []
+    for row in order:
+        if batch and sum(tokens[other] for other in [*batch, row]) > room:
             yield batch
             batch = []
-        batch.append(item)
+        batch.append(row)
     if batch:
         yield batch

@@ -40,7 +40,7 @@ def all_answers(length: int) -> tuple[list[list[int]], Answer]:
     return ended + cut, Answer(texts, None, [False] * len(ended) + [True] * len(cut))
 
 
-@pytest.mark.parametrize("room", [2**28, 40])
+@pytest.mark.parametrize("room", [2**26, 40])
 def test_its_mean_over_all_responses_is_the_divergence_of_the_two_distributions(
     monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
@@ -85,7 +85,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts))
     rows = [json.dumps({"prompt": one, "response": text}) + "\n" for one in prompts for text in ("a", "b")]
     Path("file.jsonl").write_text("".join(rows))
-    Path("letters.py").write_text("def longer(prompts, a, b):\n    return [float(len(x) > len(y)) for x, y in zip(a, b)]\n")
+    Path("letters.py").write_text(
+        "def longer(prompts, a, b):\n    return [float(len(x) > len(y)) for x, y in zip(a, b)]\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     return {
         "output_dir": "out",
@@ -126,6 +128,18 @@ def test_a_suite_has_the_distance_of_every_policy_with_a_model(world: dict[str, 
     assert table.header[-1] == "KL to start, nats" and table.rows[2][-1] == far["one"]
 
 
+def test_some_of_the_prompts_are_drawn_at_random_the_same_for_all(world: dict[str, Any]) -> None:
+    del world["policies"]["file"]
+    evaluate_suite(SuiteConfig.from_dict(world | {"distance": 6}), tell=lambda _: None, progress=False)
+    measured = [
+        [json.loads(line)["prompt"] for line in path.read_text().splitlines()[1:]]
+        for path in Path("out/distances").glob("*.jsonl")
+    ]
+    assert len(measured) == 4 and all(set(keys) == set(measured[0]) and len(keys) == 6 for keys in measured)
+    prompts = [json.loads(line)["prompt"] for line in Path("prompts.jsonl").read_text().splitlines()]
+    assert set(measured[0]) != {prompt_key(prompt) for prompt in prompts[:6]}
+
+
 def test_what_was_measured_is_kept(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
     monkeypatch.setattr(distances, "_load", lambda player: pytest.fail(f"{player} was loaded again"))
@@ -149,7 +163,8 @@ def test_another_vocabulary_has_no_distance(world: dict[str, Any]) -> None:
         ({"reference": "file"}, "the reference 'file' is 1 × file; expected one model or adapter"),
         ({"reference": "two"}, "the reference 'two' is 2 × model; expected one model or adapter"),
         ({"sampling": {"temperature": 0.7}}, "with temperature 0.7, top_p 1.0 and top_k 0; expected 1.0, 1.0 and 0"),
-        ({"distance": "yes"}, "distance is 'yes', expected true or false"),
+        ({"distance": "yes"}, "distance is 'yes', expected true, false, or a number of prompts, at least 1"),
+        ({"distance": 0}, "distance is 0, expected true, false, or a number of prompts, at least 1"),
     ],
 )
 def test_what_has_no_distance_is_refused_before_anything_is_loaded(

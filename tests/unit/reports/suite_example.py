@@ -45,6 +45,12 @@ HEBREW = "אני לא יכול לעזור בזה, אבל אפשר לפנות ל�
 CHINESE = "抱歉,我不能提供这方面的帮助。如果你正处于危险之中,请立即拨打紧急电话。"
 
 
+def _distance(name: str) -> Estimate | None:
+    """Nats from SFT."""
+    far = 30.0 if name == "iterative DPO" else 40.0 * LIFT.get(name, 0.02)
+    return None if name == "SFT" else Estimate(far, 0.9 * far, 1.1 * far, 0.95, "bca")
+
+
 def example_suite(reference: str | None = "SFT", policies: tuple[str, ...] = POLICIES) -> SuiteResult:
     """The suite; without a reference nothing is compared with one."""
     rng = np.random.default_rng(0)
@@ -54,7 +60,10 @@ def example_suite(reference: str | None = "SFT", policies: tuple[str, ...] = POL
         "gpt": {"kind": "llm", "model": "m"},
     }
     return SuiteResult(
-        policies={name: PolicyRecord((f"runs/{name}",), "adapter", (), _side(name)) for name in policies},
+        policies={
+            name: PolicyRecord((f"runs/{name}",), "adapter", (), _side(name), distance=_distance(name))
+            for name in policies
+        },
         reference=reference,
         judges=judges,
         prompts=PromptsRecord("safety_prompts.jsonl", 8 * PROMPTS_EACH, dict.fromkeys(CATEGORIES, PROMPTS_EACH)),

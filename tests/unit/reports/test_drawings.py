@@ -13,10 +13,13 @@ from magnetar.reports.drawing.bars import Measure, grouped_bars, interval_bars, 
 from magnetar.reports.drawing.canvas import Drawing, Scale, label_lines
 from magnetar.reports.drawing.distribution import CostHistogram, cost_distributions
 from magnetar.reports.drawing.heat import heat_map
+from magnetar.reports.drawing.labels import Box, place_labels
 from magnetar.reports.drawing.points import Stop, point_curves, training_path
 from magnetar.reports.drawing.radar import CENTRE_X, CENTRE_Y, RADIUS, polygon_points, radar
+from magnetar.reports.drawing.scatter import distance_plot, distance_ticks
 
 HOSTILE = "<b onload='x'> & \"quotes\""
+TONES = {HOSTILE: 1, "b": 2}
 RATE = Measure("win rate", 0.5, 0.4, 0.6)
 
 
@@ -45,9 +48,12 @@ def texts(drawing: Drawing) -> str:
         radar(HOSTILE, [HOSTILE, "b", "c"], {HOSTILE: [0.2, None, 0.9]}),
         cost_distributions(HOSTILE, [CostHistogram(HOSTILE, (-1.0, 1.0), (2,), rate(0.0), rate(0.5))]),
         point_curves(HOSTILE, [HOSTILE, "b"], {HOSTILE: [rate(0.6), None]}),
+        distance_plot(
+            HOSTILE, HOSTILE, {HOSTILE: (rate(2.0), rate(0.6)), "b": (rate(0.0, None), rate(0.5, None))}, TONES
+        ),
         training_path(HOSTILE, HOSTILE, [Stop(HOSTILE, rate(0.5, None), 1.0, True)]),
     ],
-    ids=["bars", "groups", "outcomes", "heat", "radar", "costs", "points", "path"],
+    ids=["bars", "groups", "outcomes", "heat", "radar", "costs", "points", "distance", "path"],
 )
 def test_names_are_text_and_the_picture_is_well_formed(drawing: Drawing) -> None:
     tree = ElementTree.fromstring(str(drawing.svg))
@@ -194,3 +200,49 @@ def test_a_scale_keeps_what_is_outside_at_its_end() -> None:
     scale = Scale(0.0, 2.0, 10.0, 110.0)
     assert [scale(value) for value in (0.0, 1.0, 2.0, 5.0, -1.0)] == [10.0, 60.0, 110.0, 110.0, 10.0]
     assert Scale(1.0, 1.0, 0.0, 9.0)(1.0) == 0.0
+
+
+def test_distances_are_drawn_by_their_square_root() -> None:
+    points = {
+        name: (rate(far, None), rate(won, None))
+        for name, far, won in (("a", 1.0, 0.5), ("b", 4.0, 0.6), ("c", 16.0, 0.7))
+    }
+    drawing = distance_plot("t", "win rate", points, dict.fromkeys(points, 1))
+    dots = elements(drawing, "circle", "curve")
+    x, y = ([float(dot[axis]) for dot in dots] for axis in ("cx", "cy"))
+    left = 44.0  # where the distance is 0
+    assert (x[1] - left) / (x[0] - left) == pytest.approx(2.0, abs=0.01)
+    assert (x[2] - left) / (x[0] - left) == pytest.approx(4.0, abs=0.02)
+    assert y[0] - y[1] == pytest.approx(y[1] - y[2], abs=0.11) and y[0] > y[1], "win rates linearly, upwards"
+    assert drawing.rows[1] == ("b", "2", "4.00", "60.0%, no interval")
+
+
+@pytest.mark.parametrize("farthest", [0.02, 0.7, 3.0, 31.0, 5000.0])
+def test_marks_of_distances_begin_at_zero_and_do_not_crowd(farthest: float) -> None:
+    ticks = distance_ticks(farthest)
+    assert ticks[0] == 0.0 and ticks == sorted(set(ticks)) and ticks[-1] <= farthest
+    places = np.sqrt(np.array(ticks) / farthest)
+    assert np.diff(places).min(initial=1.0) > 0.05
+
+
+def test_names_of_points_hide_neither_each_other_nor_a_point_nor_a_whisker() -> None:
+    """Twelve crowded points, twenty times: hardly anything is hidden of what names to the right of them would hide."""
+    rng = np.random.default_rng(0)
+    area = Box(0.0, 0.0, 480.0, 200.0)
+    hidden, plainly = 0, 0
+    for _ in range(20):
+        points = [(float(x), float(y)) for x, y in rng.uniform((60, 20), (420, 180), (12, 2))]
+        lines = [Box(x - 1.0, y - 15.0, 2.0, 30.0) for x, y in points]
+        dots = [Box(x - 3.0, y - 3.0, 6.0, 6.0) for x, y in points]
+        found = place_labels(points, [50.0] * 12, 8.0, area, gap=4.0, lines=lines)
+        assert all(box.overlap(area) == pytest.approx(box.width * box.height) for box in found)
+        plain = [Box(x + 4.0, y - 4.0, 50.0, 8.0) for x, y in points]
+        hidden, plainly = (
+            before + sum(box.overlap(one) > 0.0 for at, box in enumerate(boxes) for one in [*boxes[:at], *lines, *dots])
+            for before, boxes in ((hidden, found), (plainly, plain))
+        )
+    assert plainly > 100 and hidden < 0.1 * plainly
+    far_apart = place_labels([(100.0, 50.0), (300.0, 150.0)], [40.0, 40.0], 8.0, area, gap=4.0)
+    assert far_apart == [Box(104.0, 46.0, 40.0, 8.0), Box(304.0, 146.0, 40.0, 8.0)], (
+        "right of the point where there is room"
+    )

@@ -11,12 +11,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from magnetar.errors import DataError
+from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, write_suite
 from magnetar.reports.figures import figure_names, plots, write_figures
 from magnetar.reports.sections.costs import cost_histograms, cost_records
 from unit.reports.suite_example import CATEGORIES, POLICIES, example_suite
 
-JUDGED = ("ablation", "outcomes", "categories", "radar")
+JUDGED = ("ablation", "distance", "outcomes", "categories", "radar")
 ONCE = ("costs", "payoffs", "attacks", "exploitability", "attackers")
 
 
@@ -109,3 +110,20 @@ def test_cells_hold_their_numbers(drawn: list[Figure]) -> None:
             else:
                 assert told[j, i].get_text() == f"{100 * one.value:.0f}"
                 assert (told[j, i].get_fontweight() == "bold") == one.excludes(0.5)
+
+
+def test_points_stand_at_their_distance_and_win_rate(drawn: list[Figure]) -> None:
+    far = {"near": 1.0, "away": 9.0}
+    points = {
+        name: (Estimate(value, value - 0.5, value + 0.5, 0.95, "bca"), Estimate(0.6, 0.55, 0.65, 0.95, "bca"))
+        for name, value in far.items()
+    }
+    plots.draw_distances(Path("x.svg"), points, "win rate")
+    axes = axes_of(drawn[0])
+    assert {tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() != "None"} >= {
+        (1.0, 0.6),
+        (9.0, 0.6),
+    }
+    near, away, zero = (axes.transData.transform((x, 0.6))[0] for x in (1.0, 9.0, 0.0))
+    assert (away - zero) == pytest.approx(3.0 * (near - zero)), "the axis is that of the square root"
+    assert {text.get_text() for text in axes.texts} == set(far)

@@ -86,6 +86,8 @@ def test_every_section_is_there_and_elements_nest() -> None:
         assert f"{one.win_rate.value:.1%} ({one.win_rate.low:.1%} to {one.win_rate.high:.1%})" in page.words
     for cost in suite.costs:
         assert f"{cost.mean_cost.value:.2f} ({cost.mean_cost.low:.2f} to {cost.mean_cost.high:.2f})" in page.words
+    for far in (one.distance for one in suite.policies.values()):
+        assert far is None or f"{far.value:.2f} ({far.low:.2f} to {far.high:.2f})" in page.words
     for attack in suite.attacks:
         assert f"{attack.unsafe_share.value:.1%}" in page.words
     for benchmark in suite.benchmarks:
@@ -109,6 +111,12 @@ def test_a_section_without_data_is_absent(field: str, heading: str) -> None:
     suite = example_suite()
     assert re.search(f"<h2>{heading}", suite_page(suite))
     assert not re.search(f"<h2>{heading}", suite_page(replace(suite, **{field: ()})))
+
+
+def test_the_distance_is_absent_where_it_was_not_measured() -> None:
+    suite = example_suite()
+    without = {name: replace(one, distance=None) for name, one in suite.policies.items()}
+    assert "<h2>Distance" in suite_page(suite) and "<h2>Distance" not in suite_page(replace(suite, policies=without))
 
 
 def test_an_empty_suite_is_a_page_that_claims_nothing() -> None:

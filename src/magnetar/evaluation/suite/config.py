@@ -144,7 +144,8 @@ class SuiteConfig:
             is one, otherwise all.
         tournament: The empirical game; None for none.
         length_control: Whether win rates at equal length are wanted too.
-        distance: Whether the KL divergence of each policy from the reference is wanted, on its responses to the prompts.
+        distance: Whether the KL divergence of each policy from the reference is wanted, on the policy's responses; a
+            number for so many of the prompts, drawn at random.
         missing: What to do about prompts without an answer: "error", or "skip" them for everybody.
         samples: Prompts with everybody's responses to write down.
         intervals: Bootstrap resamples, coverage and seed of intervals.
@@ -160,7 +161,7 @@ class SuiteConfig:
     matchups: str | tuple[tuple[str, str], ...] = "all"
     tournament: TournamentConfig | None = None
     length_control: bool = True
-    distance: bool = False
+    distance: bool | int = False
     missing: str = "error"
     samples: int = 24
     intervals: IntervalSettings = field(default_factory=IntervalSettings)
@@ -204,7 +205,7 @@ class SuiteConfig:
             matchups=_matchups(values.get("matchups"), policies, reference),
             tournament=_tournament(values.get("tournament"), policies, judges),
             length_control=_flag("length_control", values.get("length_control", True)),
-            distance=_flag("distance", values.get("distance", False)),
+            distance=_distance(values.get("distance", False)),
             missing=_choice("missing", values.get("missing", "error"), MISSING_ANSWERS),
             samples=checked_integer("samples", values.get("samples", 24), 0),
             intervals=_section(IntervalSettings, "intervals", values.get("intervals") or {}),
@@ -361,21 +362,29 @@ def _check_numbers(config: SuiteConfig) -> None:
         raise ConfigError(f"intervals: confidence is {confidence!r}, expected a number between 0 and 1")
 
 
+def _distance(given: Any) -> bool | int:
+    if isinstance(given, bool) or (isinstance(given, int) and given >= 1):
+        return given
+    raise ConfigError(f"distance is {given!r}, expected true, false, or a number of prompts, at least 1")
+
+
 def _check_distance(config: SuiteConfig) -> None:
     """Distances are means over responses drawn from the policy as it is, to a model whose probabilities can be had."""
     if config.reference is None:
-        raise ConfigError("distance is true, but there is no reference to be distant from; name one with reference")
+        raise ConfigError(
+            "distance is asked for, but there is no reference to be distant from; name one with reference"
+        )
     specs = config.policies[config.reference].specs
     kinds = sorted({player_kind(spec) for spec in specs})
     if len(specs) > 1 or not set(kinds) <= {"model", "adapter"}:
         raise ConfigError(
-            f"distance is true, and the reference {config.reference!r} is {len(specs)} × {' and '.join(kinds)}; expected "
-            "one model or adapter, whose probabilities can be computed"
+            f"distance is asked for, and the reference {config.reference!r} is {len(specs)} × {' and '.join(kinds)}; "
+            "expected one model or adapter, whose probabilities can be computed"
         )
     sampling = config.sampling
     if (sampling.temperature, sampling.top_p, sampling.top_k) != (1.0, 1.0, 0):
         raise ConfigError(
-            f"distance is true with temperature {sampling.temperature}, top_p {sampling.top_p} and top_k "
+            f"distance is asked for with temperature {sampling.temperature}, top_p {sampling.top_p} and top_k "
             f"{sampling.top_k}; expected 1.0, 1.0 and 0, since responses that are drawn otherwise do not measure it"
         )
 

@@ -1,4 +1,4 @@
-"""How far each policy of a suite is from the reference: KL divergence on the suite's prompts and the policy's responses."""
+"""How far each policy of a suite is from the reference: KL divergence on the suite's prompts, by its responses."""
 
 import gc
 from collections.abc import Mapping, Sequence
@@ -79,11 +79,15 @@ def with_distances(
     assert isinstance(reference, CheckpointPlayer)
     with_reference = _Reference(reference)
     found = dict(records)
+    rows = _drawn(config, len(prompts))
+    prompts = [prompts[row] for row in rows]
     for label, runs in entrants.members.items():
         if label == config.reference or label in left_out:
             continue
         kl = [
-            _run_distance(config, run, entrants.players[run], prompts, responses[run], request, with_reference)
+            _run_distance(
+                config, run, entrants.players[run], prompts, responses[run].select(rows), request, with_reference
+            )
             for run in runs
         ]
         found[label] = replace(found[label], distance=_mean(np.stack(kl), config))
@@ -149,6 +153,13 @@ def _run_distance(
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     return np.array([sheet.lines[key]["kl"] for key in keys], dtype=np.float64)
+
+
+def _drawn(config: SuiteConfig, prompts: int) -> list[int]:
+    """Rows of the prompts on which distances are measured."""
+    if config.distance is True or config.distance >= prompts:
+        return list(range(prompts))
+    return sorted(np.random.default_rng(config.prompts.seed).permutation(prompts)[: config.distance].tolist())
 
 
 def _mean(kl_SBG: np.ndarray, config: SuiteConfig) -> Estimate:

@@ -1,6 +1,6 @@
 """Points with intervals in two directions: what was won over how far somebody went."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import sqrt
 
 from markupsafe import escape
@@ -10,7 +10,7 @@ from magnetar.reports.drawing.canvas import PHONE_WIDTH, Drawing, Scale, frame, 
 from magnetar.reports.drawing.labels import Box, place_labels
 from magnetar.reports.svg import nice_ticks
 
-__all__ = ["distance_plot", "distance_ticks", "nats_words"]
+__all__ = ["distance_plot", "distance_ticks", "nats_words", "whiskers"]
 
 HEIGHT, LEFT, RIGHT, TOP, BELOW = 250.0, 44.0, 12.0, 12.0, 34.0
 DIGIT, TALL = 6.6, 12.0
@@ -20,6 +20,29 @@ NATS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 100
 def distance_ticks(farthest: float) -> list[float]:
     """Marks in nats for an axis on which the square root of the distance is drawn, from 0 to the farthest."""
     return [tick for tick in NATS if tick == 0.0 or (tick <= farthest and sqrt(tick / farthest) > 0.12)]
+
+
+def whiskers(
+    points: Iterable[tuple[Estimate, Estimate]], place: Callable[[float, float], tuple[float, float]]
+) -> list[Box]:
+    """The intervals of points as thin rectangles.
+
+    Args:
+        points: Distance in nats and win rate.
+        place: Where a distance and a win rate are drawn, y growing downwards.
+
+    Returns:
+        Up to two for each point, the distance's first.
+    """
+    found = []
+    for far, one in points:
+        if far.low is not None and far.high is not None:
+            (left, y), (right, _) = place(far.low, one.value), place(far.high, one.value)
+            found.append(Box(left, y - 1.0, right - left, 2.0))
+        if one.low is not None and one.high is not None:
+            (x, top), (_, bottom) = place(far.value, one.high), place(far.value, one.low)
+            found.append(Box(x - 1.0, top, 2.0, bottom - top))
+    return found
 
 
 def nats_words(estimate: Estimate | None) -> str:
@@ -62,38 +85,37 @@ def distance_plot(
     ]
     middle = (LEFT + PHONE_WIDTH - RIGHT) / 2
     parts.append(
-        f'<text class="tick" x="{middle:.1f}" y="{HEIGHT - 4:.1f}" text-anchor="middle">distance, nats a response</text>'
+        f'<text class="tick" x="{middle:.1f}" y="{HEIGHT - 4:.1f}" text-anchor="middle">'
+        "distance, nats a response</text>"
     )
     half = y(0.5)
     parts.append(f'<line class="mark" x1="{LEFT}" x2="{PHONE_WIDTH - RIGHT}" y1="{half:.1f}" y2="{half:.1f}"/>')
-    places = [(x(sqrt(max(far.value, 0.0))), y(one.value)) for far, one in points.values()]
+
+    def place(far: float, rate: float) -> tuple[float, float]:
+        return x(sqrt(max(far, 0.0))), y(rate)
+
+    places = [place(far.value, one.value) for far, one in points.values()]
     numbers = [f"{at}" for at in range(1, len(points) + 1)]
     area = Box(LEFT, TOP, PHONE_WIDTH - RIGHT - LEFT, HEIGHT - BELOW - TOP)
-    lines: list[Box] = []
-    for (far, one), (px, py) in zip(points.values(), places, strict=True):
-        if far.low is not None and far.high is not None:
-            start, end = (x(sqrt(max(value, 0.0))) for value in (far.low, far.high))
-            lines.append(Box(start, py - 1.0, end - start, 2.0))
-        if one.low is not None and one.high is not None:
-            lines.append(Box(px - 1.0, y(one.high), 2.0, y(one.low) - y(one.high)))
-    boxes = place_labels(places, [DIGIT * len(number) for number in numbers], TALL, area, lines=lines)
+    boxes = place_labels(
+        places, [DIGIT * len(number) for number in numbers], TALL, area, lines=whiskers(points.values(), place)
+    )
     rows = []
-    drawn = zip(points.items(), places, numbers, boxes, strict=True)
-    for (name, (far, one)), (px, py), number, box in drawn:
+    for (name, (far, one)), (px, py), number, box in zip(points.items(), places, numbers, boxes, strict=True):
         tone = f"tone-{tones[name]}"
+        if far.low is not None and far.high is not None:
+            (start, _), (end, _) = place(far.low, one.value), place(far.high, one.value)
+            parts.append(f'<path class="whisker-line {tone}" d="M{start:.1f} {py:.1f} H{end:.1f}"/>')
         if one.low is not None and one.high is not None:
             parts.append(f'<path class="whisker-line {tone}" d="M{px:.1f} {y(one.low):.1f} V{y(one.high):.1f}"/>')
-        if far.low is not None and far.high is not None:
-            start, end = (x(sqrt(max(value, 0.0))) for value in (far.low, far.high))
-            parts.append(f'<path class="whisker-line {tone}" d="M{start:.1f} {py:.1f} H{end:.1f}"/>')
         words = escape(f"{name}: {percent_words(one)} at {nats_words(far)} nats")
         parts.append(
             f'<circle class="curve {tone}" cx="{px:.1f}" cy="{py:.1f}" r="4"><title>{words}</title></circle>'
             f'<text class="name" x="{box.x + box.width / 2:.1f}" y="{box.y + TALL - 3:.1f}" text-anchor="middle" '
             f'font-size="11">{number}</text>'
         )
-        rows.append((f"{number} {name}", nats_words(far), percent_words(one)))
-    return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", "distance, nats", value_name), tuple(rows))
+        rows.append((name, number, nats_words(far), percent_words(one)))
+    return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", "number", "distance, nats", value_name), tuple(rows))
 
 
 def _top(one: Estimate) -> float:

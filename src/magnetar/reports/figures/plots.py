@@ -16,10 +16,19 @@ from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import label_lines
 from magnetar.reports.drawing.distribution import CostHistogram
 from magnetar.reports.drawing.labels import Box, place_labels
-from magnetar.reports.drawing.scatter import distance_ticks
+from magnetar.reports.drawing.scatter import distance_ticks, whiskers
 from magnetar.reports.plot_style import COLORS, DOUBLE_COLUMN, INK, LIGHT, SINGLE_COLUMN, STYLE, looks, save
 
-__all__ = ["draw_bars", "draw_costs", "draw_distances", "draw_groups", "draw_matrix", "draw_outcomes", "draw_points", "draw_radar"]
+__all__ = [
+    "draw_bars",
+    "draw_costs",
+    "draw_distances",
+    "draw_groups",
+    "draw_matrix",
+    "draw_outcomes",
+    "draw_points",
+    "draw_radar",
+]
 
 # Letters stay letters: they can be searched, copied and set in the paper's own typeface.
 FIGURE_STYLE = {**STYLE, "svg.fonttype": "none"}
@@ -214,15 +223,9 @@ def _name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) ->
     frame = axes.get_window_extent()
     area = Box(scale * frame.x0, -scale * frame.y1, scale * frame.width, scale * frame.height)
     places = [place(far.value, one.value) for far, one in points.values()]
-    lines = []
-    for far, one in points.values():
-        if far.low is not None and far.high is not None:
-            (left, y), (right, _) = place(far.low, one.value), place(far.high, one.value)
-            lines.append(Box(left, y - 1.0, right - left, 2.0))
-        if one.low is not None and one.high is not None:
-            (x, top), (_, bottom) = place(far.value, one.high), place(far.value, one.low)
-            lines.append(Box(x - 1.0, top, 2.0, bottom - top))
-    boxes = place_labels(places, [letter * len(name) for name in points], size + 1.5, area, lines=lines)
+    boxes = place_labels(
+        places, [letter * len(name) for name in points], size + 1.5, area, lines=whiskers(points.values(), place)
+    )
     for (name, (far, one)), (x, y), box in zip(points.items(), places, boxes, strict=True):
         middle = (box.x + box.width / 2 - x, y - box.y - box.height / 2)
         axes.annotate(

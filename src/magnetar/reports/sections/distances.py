@@ -21,9 +21,7 @@ def rates_by_distance(result: SuiteResult, judge: str) -> dict[str, tuple[Estima
     """
     rates = against(result, judge, result.reference) if result.reference is not None else {}
     return {
-        name: (far, one.win_rate)
-        for name, one in rates.items()
-        if (far := result.policies[name].distance) is not None
+        name: (far, one.win_rate) for name, one in rates.items() if (far := result.policies[name].distance) is not None
     }
 
 
@@ -54,13 +52,13 @@ def distance_sections(result: SuiteResult) -> list[Section]:
                     ),
                     legend=[f"{number} {name}" for number, name in enumerate(points, start=1)],
                     tones=[tones[name] for name in points],
-                    hint="Up and to the left is better: more won, with less changed. The axis is that of the square root.",
+                    hint="Up and to the left is better: more won, less changed. The axis is that of the square root.",
                 )
             )  # fmt: skip
     intro = (
-        f"How far each policy went from {result.reference}: KL divergence from it on the policy's own responses to these "
-        "prompts. Whoever goes far enough finds what a judge mistakes for good, so win rates are best compared at one "
-        "distance."
+        f"How far each policy went from {result.reference}: KL divergence from it on the policy's own responses to "
+        "these prompts. Whoever goes far enough finds what a judge mistakes for good, so win rates are best compared "
+        "at one distance."
     )
     rows = [[name, nats_words(one)] for name, one in measured.items()]
     table = Table(["", "nats a response"], rows, "Over prompts (and seeds, where there are several).")
