@@ -66,7 +66,9 @@ CLAIMS = (
     Claim("self-play is needed", "Figure 5", MPO, "no self-play"),
     Claim("magnet moves are needed", "Figure 5", MPO, "no magnet moves"),
     Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO"),
+    Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO 3e-4"),
     Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO"),
+    Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO 3e-4"),
 )
 
 
@@ -178,6 +180,19 @@ def win_rate_table(found: dict[str, SuiteResult]) -> str:
     heads = [f"{judge}, {where[stage]}" for stage, judge in columns]
     heads.insert(1, "the same at equal length")
     return table(["policy", *heads], rows)
+
+
+def distance_table(suite: SuiteResult) -> str:
+    """How far each policy went from the reference, and what it won there."""
+    judges = matchup_judges(suite)
+    rates = {(one.judge, one.policy): one.win_rate for one in suite.matchups if one.opponent == suite.reference}
+    far = {name: one.distance for name, one in suite.policies.items() if one.distance is not None}
+    rows = [
+        [name, with_interval(far[name], lambda value: f"{value:.1f}", lambda end: f"{end:.1f}")]
+        + [share(rates.get((judge, name))) for judge in judges]
+        for name in sorted(far, key=lambda name: far[name].value)
+    ]
+    return table(["policy", f"nats from {suite.reference}", *judges], rows)
 
 
 def claim_table(suite: SuiteResult) -> str:
@@ -316,6 +331,7 @@ def blocks() -> dict[str, str]:
         "claims": claim_table(found[SAFETY]),
         "costs": cost_table(found[SAFETY]),
         "win-rates": win_rate_table(found),
+        "distances": distance_table(found[SAFETY]),
         "order": order_note(found[LANGUAGE_MODEL]),
         "answers": answer_table(found[SAFETY]),
         "judges": judge_table(),

@@ -4,7 +4,8 @@ A win rate says little without the distance it was bought with: whoever goes far
 judge mistakes for good (arXiv:2210.10760).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,14 +15,62 @@ from tqdm import tqdm
 from magnetar.data import render_prompts
 from magnetar.evaluation.players.base import Answer
 from magnetar.modeling.forward import text_config
-from magnetar.modeling.logprobs import exact_kl, packing_support, response_logprobs
+from magnetar.modeling.logprobs import exact_kl, packing_support, response_logprobs, split_micro_batches
 from magnetar.modeling.modes import eval_mode
 from magnetar.rollout.ending import end_token_ids
 from magnetar.types import Prompt
 
-__all__ = ["kl_of_answers"]
+__all__ = ["kl_of_answers", "response_divergences"]
 
 LOGITS_AT_ONCE = 2**24  # of either policy: 64 MiB in float32
+
+
+def response_divergences(
+    policy: nn.Module,
+    other: Callable[[], AbstractContextManager[nn.Module]],
+    prompt_ids: Sequence[Sequence[int]],
+    response_ids: Sequence[Sequence[Sequence[int]]],
+    *,
+    temperature: float,
+    pad_token_id: int,
+) -> Iterator[tuple[int, list[float]]]:
+    r"""KL divergence of a policy from another one along responses that the policy gave.
+
+    For a response y to x that was drawn from π, `Σ_t KL(π(·|x, y_{<t}) ‖ ρ(·|x, y_{<t}))` has the mean
+    `KL(π(·|x) ‖ ρ(·|x))` of responses up to the limit of their length, and varies less than
+    `log π(y|x) − log ρ(y|x)`, of which it is the Rao-Blackwell form (arXiv:2504.10637).
+
+    Args:
+        policy: π.
+        other: Gives ρ, which may be π's model with its adapter switched off; the same vocabulary, on any device.
+        prompt_ids: B prompts.
+        response_ids: B groups of G responses, at least one token each, the end-of-sequence token included.
+        temperature: Of both; responses were drawn at it.
+        pad_token_id: Fills rows up; no result depends on it.
+
+    Yields:
+        Index of a prompt, and for each of its responses the divergence in nats, not below 0 but for rounding.
+    """
+    with other() as model:
+        packed = packing_support(policy) is None and packing_support(model) is None
+    asked: dict[str, Any] = {
+        "temperature": temperature,
+        "layout": "packed" if packed else "padded",
+        "full": True,
+        "entropy": False,
+        "pad_token_id": pad_token_id,
+    }
+    room = max(1, LOGITS_AT_ONCE // text_config(policy).vocab_size)
+    for rows in split_micro_batches(prompt_ids, response_ids, room, asked["layout"]):
+        ids = [prompt_ids[row] for row in rows], [response_ids[row] for row in rows]
+        with torch.no_grad():
+            with eval_mode(policy):
+                own = response_logprobs(policy, *ids, **asked)
+            with other() as model, eval_mode(model):
+                others = response_logprobs(model, *ids, **asked)
+            assert own.full_NV is not None and others.full_NV is not None
+            kl_BGT = exact_kl(own.full_NV, others.full_NV.to(own.full_NV.device), own.mask_BGT)
+        yield from zip(rows, kl_BGT.double().sum(-1).tolist(), strict=True)
 
 
 def kl_of_answers(
@@ -34,16 +83,13 @@ def kl_of_answers(
     label: str = "policy",
     progress: bool = False,
 ) -> Iterator[tuple[int, list[float]]]:
-    r"""KL divergence of a policy from another one, on responses that the policy gave.
+    """KL divergence of a policy from another one, on texts that the policy gave; see `response_divergences`.
 
-    For a response y to x that was drawn from π, `Σ_t KL(π(·|x, y_{<t}) ‖ ρ(·|x, y_{<t}))` has the mean
-    `KL(π(·|x) ‖ ρ(·|x))` of responses up to the limit of their length, and varies less than
-    `log π(y|x) − log ρ(y|x)`, of which it is the Rao-Blackwell form (arXiv:2504.10637). Texts are made tokens again,
-    which may differ from those that were drawn where a text can be spelled in several ways.
+    Texts are made tokens again, which may differ from those that were drawn where a text has several spellings.
 
     Args:
-        policy: π, which the responses were drawn from at temperature 1.
-        other: ρ, with the same vocabulary.
+        policy: Which the responses were drawn from at temperature 1.
+        other: With the same vocabulary.
         tokenizer: Of both.
         prompts: B prompts.
         answers: One for each prompt, with G responses each.
@@ -53,32 +99,17 @@ def kl_of_answers(
     Yields:
         Index of a prompt, and for each of its responses the divergence in nats, not below 0 but for rounding.
     """
-    rendered = render_prompts(list(prompts), tokenizer)
     end = _end_token(policy, tokenizer)
-    spelled = [_tokens(answer, tokenizer, end) for answer in answers]
-    order = sorted(range(len(prompts)), key=lambda row: -len(rendered[row]) - max(map(len, spelled[row])))
-    room = max(1, LOGITS_AT_ONCE // text_config(policy).vocab_size)
-    packed = packing_support(policy) is None and packing_support(other) is None
-    asked: dict[str, Any] = {
-        "temperature": 1.0,
-        "layout": "packed" if packed else "padded",
-        "full": True,
-        "entropy": False,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    with (
-        tqdm(total=len(order), desc=f"{label}: distance", unit="prompt", disable=not progress, leave=False) as bar,
-        eval_mode(policy),
-        eval_mode(other),
-        torch.no_grad(),
-    ):
-        for rows in _batches(order, [sum(map(len, group)) for group in spelled], room):
-            texts = [rendered[row] for row in rows], [spelled[row] for row in rows]
-            own, others = response_logprobs(policy, *texts, **asked), response_logprobs(other, *texts, **asked)
-            assert own.full_NV is not None and others.full_NV is not None
-            kl_BGT = exact_kl(own.full_NV, others.full_NV.to(own.full_NV.device), own.mask_BGT)
-            yield from zip(rows, kl_BGT.double().sum(-1).tolist(), strict=True)
-            bar.update(len(rows))
+    found = response_divergences(
+        policy,
+        lambda: nullcontext(other),
+        render_prompts(list(prompts), tokenizer),
+        [_tokens(answer, tokenizer, end) for answer in answers],
+        temperature=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    total = len(prompts)
+    yield from tqdm(found, total=total, desc=f"{label}: distance", unit="prompt", disable=not progress, leave=False)
 
 
 def _end_token(policy: nn.Module, tokenizer: Any) -> int | None:
@@ -96,15 +127,3 @@ def _tokens(answer: Answer, tokenizer: Any, end: int | None) -> list[list[int]]:
         ended = end is not None and (not without_end or not ids)
         found.append([*ids, end] if ended else ids or [tokenizer.pad_token_id])
     return found
-
-
-def _batches(order: Sequence[int], tokens: Sequence[int], room: int) -> Iterator[list[int]]:
-    """Prompts in their order, so many at a time as have room for their responses' tokens; at least one."""
-    batch: list[int] = []
-    for row in order:
-        if batch and sum(tokens[other] for other in [*batch, row]) > room:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -7,13 +7,13 @@ from markupsafe import Markup, escape
 from magnetar.evaluation.comparison.results import CurvePoint, MethodRow
 from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import frame, percent_words
+from magnetar.reports.drawing.scatter import distance_plot
 from magnetar.reports.svg import compact, nice_ticks
 
 __all__ = ["budget_chart", "kl_chart", "rate_range"]
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 24.0
-TALL = 250.0
 
 
 class _Axes:
@@ -97,37 +97,21 @@ def budget_chart(
 
 
 def kl_chart(rows: Sequence[MethodRow]) -> Markup:
-    """Draw win rate against the reference over KL to it, each method as its number in the table, with intervals.
+    """Draw win rate against the reference over KL to it, each method with its number in the table.
 
     Args:
-        rows: Lines of the table; the reference, at zero and one half, is the crossing of the dashed lines.
+        rows: Lines of the table; the reference is at zero and one half.
 
     Returns:
         An ``svg`` element.
     """
-    shown = [(number, row) for number, row in enumerate(rows, start=1) if row.win_rate is not None]
-    furthest = 1.03 * max(max(row.kl_nats.value, row.kl_nats.high or 0.0) for _, row in shown) or 1.0
-    axes = _Axes((WIDTH, TALL), (0.0, furthest), rate_range([row.win_rate for _, row in shown if row.win_rate]))
-    parts = axes.grid()
-    points = []
-    for number, row in shown:
-        assert row.win_rate is not None
-        x, y = axes.x(row.kl_nats.value), axes.y(row.win_rate.value)
-        points.append((x, y, number, row))
-        if row.win_rate.low is not None and row.win_rate.high is not None:
-            low, high = axes.y(row.win_rate.low), axes.y(row.win_rate.high)
-            parts.append(f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
-        if row.kl_nats.low is not None and row.kl_nats.high is not None:
-            low, high = axes.x(max(row.kl_nats.low, 0.0)), axes.x(row.kl_nats.high)
-            parts.append(f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    for x, y, number, row in points:
-        words = f"{row.label}: {percent_words(row.win_rate)} at {row.kl_nats.value:.2f} nats"
-        parts.append(
-            f'<g class="numbered"><circle cx="{x:.1f}" cy="{y:.1f}" r="8.5"/>'
-            f'<text x="{x:.1f}" y="{y + 3.8:.1f}" text-anchor="middle">{number}</text>'
-            f"<title>{escape(words)}</title></g>"
-        )
-    return frame("Win rate against the reference over KL to the reference, nats per response", WIDTH, TALL, parts)
+    shown = {row.label: (number, row) for number, row in enumerate(rows, start=1) if row.win_rate is not None}
+    return distance_plot(
+        "Win rate against the reference over KL to the reference, nats per response",
+        "win rate",
+        {label: (row.kl_nats, row.win_rate) for label, (_, row) in shown.items() if row.win_rate is not None},
+        numbers={label: number for label, (number, _) in shown.items()},
+    ).svg
 
 
 def _path(axes: _Axes, points: Sequence[CurvePoint]) -> str:

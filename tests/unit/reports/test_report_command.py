@@ -70,7 +70,7 @@ def test_the_command_writes_pages_and_figures(
     assert (tmp_path / "p.html").is_file() and "report: " in capsys.readouterr().err
     assert main(["report", str(places["comparison"]), "--figures", str(tmp_path / "f"), "--form", "svg", "png"]) == 0
     names = sorted(path.name for path in (tmp_path / "f").iterdir())
-    assert names == ["ablation.png", "ablation.svg", "payoffs.png", "payoffs.svg"]
+    assert names == [f"{name}.{form}" for name in ("ablation", "distance", "payoffs") for form in ("png", "svg")]
 
 
 def test_what_cannot_be_shown_is_refused_in_a_sentence(

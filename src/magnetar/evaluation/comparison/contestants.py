@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,19 +15,17 @@ from tqdm import tqdm
 
 from magnetar.data import render_prompts
 from magnetar.data.splits import prompt_key
+from magnetar.evaluation.distance import response_divergences
 from magnetar.evaluation.matchup import Responses
 from magnetar.evaluation.players.digests import WEIGHTS, folder_digest
 from magnetar.evaluation.players.sheets import AnswerSheet, answer_seed
 from magnetar.modeling.loading import load_policy, locate_model
-from magnetar.modeling.logprobs import packing_support, response_logprobs, split_micro_batches
-from magnetar.numerics import sampled_reverse_kl
 from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.types import Prompt
 
 __all__ = ["REFERENCE", "AnswerSettings", "Answers", "Contestant", "collect_answers"]
 
 REFERENCE = "reference"
-MAX_TOKENS_PER_PASS = 4096
 LARGE = 10_000_000  # weights of a model whose memory is wanted back before the next one is loaded
 
 
@@ -74,7 +72,7 @@ class Answers:
 
     Attributes:
         responses: Texts, lengths and truncation, B prompts × G responses.
-        kl_nats_BG: For each response the sampled KL to the reference, summed over its tokens; zero for the reference,
+        kl_nats_BG: For each response the KL to the reference along its tokens; zero for the reference,
             NaN where it was not wanted.
     """
 
@@ -189,42 +187,24 @@ def _kl_measure(
     tokenizer: Any,
     settings: AnswerSettings,
 ) -> Callable[[list[list[int]], list[list[list[int]]]], list[list[float]]]:
-    """A function from prompts and responses to KL(policy‖reference) of each response, nats.
-
-    The estimate is `sampled_reverse_kl` at every token, as in the metrics of a training run: the policy's KL at each
-    state that it visits, without bias and never negative.
-    """
+    """A function from prompts and responses to KL(policy‖reference) of each response, nats."""
     if contestant.spec == reference or not contestant.measure_kl:
         nothing = 0.0 if contestant.spec == reference else float("nan")
         return lambda prompt_ids, response_ids: [[nothing] * len(group) for group in response_ids]
     below = isinstance(model, PeftModel) and _lies_below(reference, contestant.spec)
-    layouts: list[Any] = []
 
-    def logp(network: Any, prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> torch.Tensor:
-        if not layouts:
-            layouts.append("packed" if packing_support(network) is None else "padded")
-        return response_logprobs(
-            network,
-            prompt_ids,
-            response_ids,
-            temperature=settings.sampling.temperature,
-            layout=layouts[0],
-            entropy=False,
-            pad_token_id=tokenizer.pad_token_id,
-        ).logp_BGT
-
-    @torch.no_grad()
     def measure(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> list[list[float]]:
-        values: list[list[float]] = [[] for _ in prompt_ids]
-        for part in split_micro_batches(prompt_ids, response_ids, MAX_TOKENS_PER_PASS, "padded"):
-            asked = [prompt_ids[b] for b in part], [response_ids[b] for b in part]
-            policy = logp(model, *asked).double()
-            with _without_adapter(model) if below else _as_is(reference_model()) as network:
-                other = logp(network, *asked).double()
-            kl_bg = sampled_reverse_kl(policy, policy, other).sum(-1)
-            for place, row in enumerate(part):
-                values[row] = [float(value) for value in kl_bg[place]]
-        return values
+        values = dict(
+            response_divergences(
+                model,
+                lambda: _without_adapter(model) if below else nullcontext(reference_model()),
+                prompt_ids,
+                response_ids,
+                temperature=settings.sampling.temperature,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        return [values[row] for row in range(len(prompt_ids))]
 
     return measure
 
@@ -239,11 +219,6 @@ def _lies_below(reference: str, adapter: str) -> bool:
 def _without_adapter(model: Any) -> Iterator[Any]:
     with model.disable_adapter():
         yield model
-
-
-@contextmanager
-def _as_is(model: Any) -> Iterator[Any]:
-    yield model
 
 
 def _on_device(model: Any) -> Any:

@@ -54,7 +54,7 @@ class MethodRow:
         seeds: Seeds of the runs in it.
         win_rate: Against the reference; None for the reference itself.
         win_rate_others: Mean over the other methods of the win rate against them; None when there are none.
-        kl_nats: Sampled KL to the reference per response.
+        kl_nats: KL to the reference per response.
         tokens: Length of a response.
         truncated: Share of responses that ended for want of room.
         distinct_2: Distinct word pairs over all word pairs; None without text.

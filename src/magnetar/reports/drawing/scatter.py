@@ -55,7 +55,11 @@ def nats_words(estimate: Estimate | None) -> str:
 
 
 def distance_plot(
-    title: str, value_name: str, points: Mapping[str, tuple[Estimate, Estimate]], tones: Mapping[str, int]
+    title: str,
+    value_name: str,
+    points: Mapping[str, tuple[Estimate, Estimate]],
+    tones: Mapping[str, int] | None = None,
+    numbers: Mapping[str, int] | None = None,
 ) -> Drawing:
     """Draw win rates over the square root of distances, each point with a number that the table explains.
 
@@ -63,7 +67,8 @@ def distance_plot(
         title: What is drawn.
         value_name: What the height means.
         points: Distance in nats and win rate, by name; at least one.
-        tones: Colour of each, from 1.
+        tones: Colour of each, from 1; all alike by default.
+        numbers: Of each; by their order from 1 by default.
 
     Returns:
         The drawing.
@@ -95,14 +100,14 @@ def distance_plot(
         return x(sqrt(max(far, 0.0))), y(rate)
 
     places = [place(far.value, one.value) for far, one in points.values()]
-    numbers = [f"{at}" for at in range(1, len(points) + 1)]
+    written = [f"{at if numbers is None else numbers[name]}" for at, name in enumerate(points, start=1)]
     area = Box(LEFT, TOP, PHONE_WIDTH - RIGHT - LEFT, HEIGHT - BELOW - TOP)
     boxes = place_labels(
-        places, [DIGIT * len(number) for number in numbers], TALL, area, lines=whiskers(points.values(), place)
+        places, [DIGIT * len(number) for number in written], TALL, area, lines=whiskers(points.values(), place)
     )
     rows = []
-    for (name, (far, one)), (px, py), number, box in zip(points.items(), places, numbers, boxes, strict=True):
-        tone = f"tone-{tones[name]}"
+    for (name, (far, one)), (px, py), number, box in zip(points.items(), places, written, boxes, strict=True):
+        tone = f"tone-{1 if tones is None else tones[name]}"
         if far.low is not None and far.high is not None:
             (start, _), (end, _) = place(far.low, one.value), place(far.high, one.value)
             parts.append(f'<path class="whisker-line {tone}" d="M{start:.1f} {py:.1f} H{end:.1f}"/>')

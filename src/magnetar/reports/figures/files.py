@@ -142,6 +142,9 @@ def _comparison_plans(result: ComparisonResult) -> Plans:
     plans: Plans = {}
     if rates:
         plans["ablation"] = partial(plots.draw_bars, entries=rates, label="win rate against the reference")
+    points = {row.label: (row.kl_nats, row.win_rate) for row in result.rows if row.win_rate is not None}
+    if points:
+        plans["distance"] = partial(plots.draw_distances, points=points, label="win rate against the reference")
     plans["payoffs"] = partial(plots.draw_matrix, rows=result.labels, columns=result.labels, matrix=result.matrix)
     return plans
 
