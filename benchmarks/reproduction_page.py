@@ -186,11 +186,11 @@ def distance_table(suite: SuiteResult) -> str:
     """How far each policy went from the reference, and what it won there."""
     judges = matchup_judges(suite)
     rates = {(one.judge, one.policy): one.win_rate for one in suite.matchups if one.opponent == suite.reference}
-    far = {name: one.distance for name, one in suite.policies.items() if one.distance is not None}
+    measured = [(name, one.distance) for name, one in suite.policies.items() if one.distance is not None]
     rows = [
-        [name, with_interval(far[name], lambda value: f"{value:.1f}", lambda end: f"{end:.1f}")]
+        [name, with_interval(far, lambda value: f"{value:.1f}", lambda end: f"{end:.1f}")]
         + [share(rates.get((judge, name))) for judge in judges]
-        for name in sorted(far, key=lambda name: far[name].value)
+        for name, far in sorted(measured, key=lambda pair: pair[1].value)
     ]
     return table(["policy", f"nats from {suite.reference}", *judges], rows)
 
@@ -375,7 +375,10 @@ def few_policies(suite: SuiteResult, folder: Path) -> list[Path]:
             paths += [folder / f"compared-{judge}.svg", folder / f"compared_radar-{judge}.svg"]
             plots.draw_groups(paths[-2], groups, f"win rate{whom}")
             names = [name for name in COMPARED if name in shown]
-            values = {name: [cells[name].value if cells[name] else None for cells in groups.values()] for name in names}
+            values = {
+                name: [None if (one := cells[name]) is None else one.value for cells in groups.values()]
+                for name in names
+            }
             plots.draw_radar(paths[-1], list(groups), values)
     return paths
 

@@ -13,8 +13,7 @@ from magnetar.data.splits import prompt_key
 from magnetar.errors import ConfigError, MagnetarError
 from magnetar.evaluation import distance
 from magnetar.evaluation.distance import kl_of_answers
-from magnetar.evaluation.players import Answer
-from magnetar.evaluation.suite import distances
+from magnetar.evaluation.players import Answer, CheckpointPlayer
 from magnetar.evaluation.suite.config import SuiteConfig
 from magnetar.evaluation.suite.run import evaluate_suite
 from magnetar.evaluation.suite.tables import suite_tables
@@ -109,7 +108,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_suite_has_the_distance_of_every_policy_with_a_model(world: dict[str, Any]) -> None:
     result = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
-    far = {name: one.distance for name, one in result.policies.items()}
+    far: dict[str, Any] = {name: one.distance for name, one in result.policies.items()}
     assert far["start"] is None and far["file"] is None
     assert far["again"].value == pytest.approx(0.0, abs=1e-6)
     answers = {}
@@ -142,7 +141,7 @@ def test_some_of_the_prompts_are_drawn_at_random_the_same_for_all(world: dict[st
 
 def test_what_was_measured_is_kept(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
-    monkeypatch.setattr(distances, "_load", lambda player: pytest.fail(f"{player} was loaded again"))
+    monkeypatch.setattr(CheckpointPlayer, "loaded", lambda player: pytest.fail(f"{player} was loaded again"))
     again = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
     assert again.policies == first.policies
 

@@ -2,9 +2,9 @@
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -186,15 +186,19 @@ class CheckpointPlayer(StreamingPlayer):
         self, prompts: Sequence[Prompt], seeds: Sequence[int], request: GenerationRequest
     ) -> Iterator[tuple[int, Answer]]:
         """Load, sample, release."""
+        with self.loaded() as (model, tokenizer):
+            yield from model_answers(model, tokenizer, prompts, seeds, request, label=self.spec)
+
+    @contextmanager
+    def loaded(self) -> Iterator[tuple[Any, Any]]:
+        """The model, on a GPU if there is one, and its tokenizer; afterwards its memory is given back."""
         from magnetar.modeling.loading import load_policy
 
-        loaded, tokenizer = load_policy(self.spec, dtype=self.dtype)
-        model: Any = loaded
-        del loaded  # so that the last reference goes with `model`
+        model, tokenizer = cast(tuple[Any, Any], load_policy(self.spec, dtype=self.dtype))
         if torch.cuda.is_available():
             model = model.to("cuda")
         try:
-            yield from model_answers(model, tokenizer, prompts, seeds, request, label=self.spec)
+            yield model, tokenizer
         finally:
             del model
             gc.collect()

@@ -1,23 +1,22 @@
 """How far each policy of a suite is from the reference: KL divergence on the suite's prompts, by its responses."""
 
-import gc
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from magnetar.data.splits import prompt_key
 from magnetar.evaluation.distance import kl_of_answers
-from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.matchup import Responses
 from magnetar.evaluation.players import Answer, CheckpointPlayer, GenerationRequest, StreamingPlayer
 from magnetar.evaluation.players.rendering import player_tokenizer
 from magnetar.evaluation.players.sheets import AnswerSheet
 from magnetar.evaluation.suite.answers import file_name
 from magnetar.evaluation.suite.config import SuiteConfig
-from magnetar.evaluation.suite.costs import mean_over_prompts
+from magnetar.evaluation.suite.costs import FloatArray, mean_over_prompts
 from magnetar.evaluation.suite.entrants import Entrants
 from magnetar.evaluation.suite.results import PolicyRecord
 from magnetar.types import Prompt
@@ -77,81 +76,72 @@ def with_distances(
     (name,) = entrants.members[str(config.reference)]
     reference = entrants.players[name]
     assert isinstance(reference, CheckpointPlayer)
-    with_reference = _Reference(reference)
-    found = dict(records)
     rows = _drawn(config, len(prompts))
-    prompts = [prompts[row] for row in rows]
-    for label, runs in entrants.members.items():
-        if label == config.reference or label in left_out:
-            continue
-        kl = [
-            _run_distance(
-                config, run, entrants.players[run], prompts, responses[run].select(rows), request, with_reference
-            )
-            for run in runs
-        ]
-        found[label] = replace(found[label], distance=_mean(np.stack(kl), config))
+    found = dict(records)
+    with ExitStack() as stack:
+
+        @cache
+        def reference_model() -> Any:
+            """Loaded when it is first needed, and kept to the end."""
+            return stack.enter_context(reference.loaded())[0]
+
+        for label, runs in entrants.members.items():
+            if label == config.reference or label in left_out:
+                continue
+            kl = []
+            for run in runs:
+                sheet = _sheet(config, run, entrants.players[run], reference, request)
+                asked = _Asked(run, [prompts[row] for row in rows], responses[run].select(rows))
+                kl.append(_run_distance(asked, entrants.players[run], reference_model, sheet, request.progress))
+            mean = mean_over_prompts(np.stack(kl).mean(-1), config.intervals, bounds=(0.0, np.inf))
+            found[label] = replace(found[label], distance=mean)
     return found
 
 
-class _Reference:
-    """The reference's model, loaded when it is first needed."""
+@dataclass(frozen=True)
+class _Asked:
+    """A run, and its responses to the prompts on which distances are measured."""
 
-    def __init__(self, player: CheckpointPlayer) -> None:
-        self.identity = player.identity()
-        self._player = player
-        self._model: Any = None
-
-    def model(self) -> Any:
-        if self._model is None:
-            self._model, _ = _load(self._player)
-        return self._model
+    run: str
+    prompts: Sequence[Prompt]
+    responses: Responses
 
 
-def _run_distance(
-    config: SuiteConfig,
-    run: str,
-    player: StreamingPlayer,
-    prompts: Sequence[Prompt],
-    responses: Responses,
-    request: GenerationRequest,
-    reference: _Reference,
-) -> np.ndarray:
-    """Divergences of one run's responses, shape (B, G), kept on disk as they come."""
-    assert isinstance(player, CheckpointPlayer)
+def _sheet(
+    config: SuiteConfig, run: str, player: StreamingPlayer, reference: CheckpointPlayer, request: GenerationRequest
+) -> AnswerSheet:
+    """What is known of a run's distances, by everything that decides them."""
     folder = config.output_dir / DISTANCES
     folder.mkdir(parents=True, exist_ok=True)
     sampled = {"sampling": vars(request.sampling), "responses": request.responses_per_prompt, "seed": request.seed}
-    sheet = AnswerSheet(
-        folder / f"{file_name(run)}.jsonl",
-        {**player.identity(), "name": run, "reference": dict(reference.identity), **sampled},
-    )
-    keys = [prompt_key(prompt) for prompt in prompts]
+    decides = {**(player.identity() or {}), "name": run, "reference": dict(reference.identity()), **sampled}
+    return AnswerSheet(folder / f"{file_name(run)}.jsonl", decides)
+
+
+def _run_distance(
+    asked: _Asked, player: StreamingPlayer, reference_model: Callable[[], Any], sheet: AnswerSheet, progress: bool
+) -> FloatArray:
+    """Divergences of one run's responses, shape (B, G), kept on disk as they come."""
+    assert isinstance(player, CheckpointPlayer)
+    keys = [prompt_key(prompt) for prompt in asked.prompts]
     missing = [row for row, key in enumerate(keys) if key not in sheet.lines]
     if missing:
+        cut = asked.responses.truncated_BG
         answers = [
-            Answer(responses.texts[row], None, None if cut is None else [bool(one) for one in cut[row]])
-            for cut in [responses.truncated_BG]
-            for row in missing
+            Answer(asked.responses.texts[row], None, None if cut is None else cut[row].tolist()) for row in missing
         ]
-        model, tokenizer = _load(player)
-        try:
+        with player.loaded() as (model, tokenizer):
             measured = kl_of_answers(
                 model,
-                reference.model(),
+                reference_model(),
                 tokenizer,
-                [prompts[row] for row in missing],
+                [asked.prompts[row] for row in missing],
                 answers,
-                label=run,
-                progress=request.progress,
+                label=asked.run,
+                progress=progress,
             )
             for place, values in measured:
                 sheet.add(keys[missing[place]], {"kl": values})
-        finally:
-            del model
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
     return np.array([sheet.lines[key]["kl"] for key in keys], dtype=np.float64)
 
 
@@ -160,14 +150,3 @@ def _drawn(config: SuiteConfig, prompts: int) -> list[int]:
     if config.distance is True or config.distance >= prompts:
         return list(range(prompts))
     return sorted(np.random.default_rng(config.prompts.seed).permutation(prompts)[: config.distance].tolist())
-
-
-def _mean(kl_SBG: np.ndarray, config: SuiteConfig) -> Estimate:
-    return mean_over_prompts(kl_SBG.mean(-1), config.intervals, bounds=(0.0, np.inf))
-
-
-def _load(player: CheckpointPlayer) -> tuple[Any, Any]:
-    from magnetar.modeling.loading import load_policy
-
-    model, tokenizer = load_policy(player.spec, dtype=player.dtype)
-    return (model.to("cuda") if torch.cuda.is_available() else model), tokenizer
