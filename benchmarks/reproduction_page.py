@@ -68,6 +68,7 @@ CLAIMS = (
     Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO"),
     Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO 3e-4"),
     Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO"),
+    Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO 3e-4, round 2"),
     Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO 3e-4"),
 )
 
