@@ -187,13 +187,13 @@ def distance_table(suite: SuiteResult) -> str:
     """How far each policy went from the reference, and what it won there."""
     judges = matchup_judges(suite)
     rates = {(one.judge, one.policy): one.win_rate for one in suite.matchups if one.opponent == suite.reference}
-    measured = [(name, one.distance) for name, one in suite.policies.items() if one.distance is not None]
+    measured = [(name, one, one.distance.value) for name, one in suite.policies.items() if one.distance is not None]
     rows = [
-        [name, with_interval(far, lambda value: f"{value:.1f}", lambda end: f"{end:.1f}")]
+        [name, f"{far:.1f}", ", ".join(f"{value:.1f}" for value in one.run_distances)]
         + [share(rates.get((judge, name))) for judge in judges]
-        for name, far in sorted(measured, key=lambda pair: pair[1].value)
+        for name, one, far in sorted(measured, key=lambda entry: entry[2])
     ]
-    return table(["policy", f"nats from {suite.reference}", *judges], rows)
+    return table(["policy", f"nats from {suite.reference}", "each seed", *judges], rows)
 
 
 def claim_table(suite: SuiteResult) -> str:

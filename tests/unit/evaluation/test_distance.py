@@ -121,6 +121,9 @@ def test_a_suite_has_the_distance_of_every_policy_with_a_model(world: dict[str, 
     found = dict(kl_of_answers(tiny_model(1), tiny_model(0), tiny_tokenizer(), prompts, given))
     assert far["one"].value == pytest.approx(np.mean(list(found.values())), rel=1e-5)
     assert far["one"].low < far["one"].value < far["one"].high and far["one"].method == "bca"
+    assert result.policies["one"].run_distances == (pytest.approx(far["one"].value),)
+    runs = result.policies["two"].run_distances
+    assert len(runs) == 2 and np.mean(runs) == pytest.approx(far["two"].value) and runs[0] != runs[1]
     assert far["two"].method == "crossed" and far["two"].low >= 0.0, "over seeds and prompts"
     assert any("no distance of file to start: it answers from elsewhere" in note for note in result.notes)
     table = suite_tables(result)[0]

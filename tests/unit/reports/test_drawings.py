@@ -16,7 +16,7 @@ from magnetar.reports.drawing.heat import heat_map
 from magnetar.reports.drawing.labels import Box, place_labels
 from magnetar.reports.drawing.points import Stop, point_curves, training_path
 from magnetar.reports.drawing.radar import CENTRE_X, CENTRE_Y, RADIUS, polygon_points, radar
-from magnetar.reports.drawing.scatter import distance_plot, distance_ticks
+from magnetar.reports.drawing.scatter import distance_plot, distance_ticks, shown_range
 
 HOSTILE = "<b onload='x'> & \"quotes\""
 TONES = {HOSTILE: 1, "b": 2}
@@ -246,3 +246,10 @@ def test_names_of_points_hide_neither_each_other_nor_a_point_nor_a_whisker() -> 
     assert far_apart == [Box(104.0, 46.0, 40.0, 8.0), Box(304.0, 146.0, 40.0, 8.0)], (
         "right of the point where there is room"
     )
+
+
+def test_an_interval_as_wide_as_everything_does_not_hide_the_others() -> None:
+    usual = [rate(value, 0.01) for value in (0.5, 0.52, 0.55)]
+    assert shown_range(usual) == pytest.approx((0.49, 0.56))
+    assert shown_range([*usual, rate(0.58, 0.4)]) == pytest.approx((0.49, 0.58)), "its value is shown, its ends are not"
+    assert shown_range([rate(0.5, None)]) == (0.5, 0.5)

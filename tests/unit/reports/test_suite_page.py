@@ -13,6 +13,7 @@ from magnetar.evaluation.suite import ExploitabilityRecord, MatchupRecord, Suite
 from magnetar.games.equilibrium import linear_program_equilibrium
 from magnetar.reports.samples import suite_view
 from magnetar.reports.sections.attacks import attack_matrices
+from magnetar.reports.sections.distances import rates_by_distance
 from magnetar.reports.sections.exploitability import attacker_curves, strongest_attackers
 from magnetar.reports.sections.matchups import matchup_sections, mirrored
 from magnetar.reports.sections.tournament import against_mixture
@@ -111,6 +112,16 @@ def test_a_section_without_data_is_absent(field: str, heading: str) -> None:
     suite = example_suite()
     assert re.search(f"<h2>{heading}", suite_page(suite))
     assert not re.search(f"<h2>{heading}", suite_page(replace(suite, **{field: ()})))
+
+
+def test_the_line_of_a_distance_reaches_from_seed_to_seed() -> None:
+    policies = dict(example_suite().policies)
+    seeds = replace(policies["PPO"], spec=("a", "b"), seeds=("0", "1"), run_distances=(1.2, 2.0))
+    suite = replace(example_suite(), policies={**policies, "PPO": seeds})
+    points = rates_by_distance(suite, "preference")
+    assert (points["PPO"][0].low, points["PPO"][0].high) == (1.2, 2.0)
+    assert points["MPO-RT"][0] == policies["MPO-RT"].distance, "of one run the interval over prompts"
+    assert "1.20, 2.00" in suite_page(suite)
 
 
 def test_the_distance_is_absent_where_it_was_not_measured() -> None:

@@ -93,8 +93,12 @@ def with_distances(
                 sheet = _sheet(config, run, entrants.players[run], reference, request)
                 asked = _Asked(run, [prompts[row] for row in rows], responses[run].select(rows))
                 kl.append(_run_distance(asked, entrants.players[run], reference_model, sheet, request.progress))
-            mean = mean_over_prompts(np.stack(kl).mean(-1), config.intervals, bounds=(0.0, np.inf))
-            found[label] = replace(found[label], distance=mean)
+            kl_SB = np.stack(kl).mean(-1)
+            found[label] = replace(
+                found[label],
+                distance=mean_over_prompts(kl_SB, config.intervals, bounds=(0.0, np.inf)),
+                run_distances=tuple(kl_SB.mean(-1).tolist()),
+            )
     return found
 
 

@@ -45,6 +45,7 @@ class PolicyRecord:
             nothing is known; empty where that was not written down.
         distance: KL divergence of the policy from the reference on the suite's prompts, in nats a response, with an
             interval over prompts (and seeds); None where it was not asked for, or cannot be had.
+        run_distances: The same of each of ``spec``, the mean over prompts; empty without ``distance``.
     """
 
     spec: tuple[str, ...]
@@ -53,6 +54,7 @@ class PolicyRecord:
     responses: SideSummary | None = None
     digests: tuple[str, ...] = ()
     distance: Estimate | None = None
+    run_distances: tuple[float, ...] = ()
 
     def is_same(self, other: "PolicyRecord") -> bool:
         """Whether both are one policy as far as is known: the same specification, and no other content behind it."""

@@ -1,7 +1,8 @@
 """Points with intervals in two directions: what was won over how far somebody went."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
+from statistics import median
 
 from markupsafe import escape
 
@@ -10,16 +11,35 @@ from magnetar.reports.drawing.canvas import PHONE_WIDTH, Drawing, Scale, frame, 
 from magnetar.reports.drawing.labels import Box, place_labels
 from magnetar.reports.svg import nice_ticks
 
-__all__ = ["distance_plot", "distance_ticks", "nats_words", "whiskers"]
+__all__ = ["distance_plot", "distance_ticks", "nats_words", "shown_range", "whiskers"]
 
 HEIGHT, LEFT, RIGHT, TOP, BELOW = 250.0, 44.0, 12.0, 12.0, 34.0
 DIGIT, TALL = 6.6, 12.0
+TOO_WIDE = 4.0  # times the median
 NATS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 
 def distance_ticks(farthest: float) -> list[float]:
     """Marks in nats for an axis on which the square root of the distance is drawn, from 0 to the farthest."""
     return [tick for tick in NATS if tick == 0.0 or (tick <= farthest and sqrt(tick / farthest) > 0.12)]
+
+
+def shown_range(estimates: Sequence[Estimate]) -> tuple[float, float]:
+    """Range of an axis that holds all values, and the intervals that are not many times as wide as most.
+
+    With two seeds that differ an interval may be as wide as everything; its line then runs out of the picture.
+
+    Args:
+        estimates: At least one.
+
+    Returns:
+        Lowest and highest value.
+    """
+    both = [(one.low, one.high) for one in estimates if one.low is not None and one.high is not None]
+    limit = TOO_WIDE * median(high - low for low, high in both) if both else 0.0
+    ends = [one.value for one in estimates]
+    ends += [end for low, high in both if high - low <= limit for end in (low, high)]
+    return min(ends), max(ends)
 
 
 def whiskers(
@@ -73,11 +93,11 @@ def distance_plot(
     Returns:
         The drawing.
     """
-    farthest = 1.05 * max(_top(far) for far, _ in points.values()) or 1.0
+    farthest = 1.05 * shown_range([far for far, _ in points.values()])[1] or 1.0
     across = distance_ticks(farthest)
     x = Scale(0.0, sqrt(farthest), LEFT, PHONE_WIDTH - RIGHT)
-    ends = [0.5, *(end for _, one in points.values() for end in (one.value, one.low, one.high) if end is not None)]
-    up = nice_ticks(min(ends), max(ends), 4)
+    lowest, highest = shown_range([one for _, one in points.values()])
+    up = nice_ticks(min(0.5, lowest), max(0.5, highest), 4)
     y = Scale(up[0], up[-1], HEIGHT - BELOW, TOP)
     parts = [
         f'<line class="grid" x1="{LEFT}" x2="{PHONE_WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
@@ -121,7 +141,3 @@ def distance_plot(
         )
         rows.append((name, number, nats_words(far), percent_words(one)))
     return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", "number", "distance, nats", value_name), tuple(rows))
-
-
-def _top(one: Estimate) -> float:
-    return one.value if one.high is None else one.high

@@ -16,7 +16,7 @@ from magnetar.evaluation.intervals import Estimate
 from magnetar.reports.drawing.canvas import label_lines
 from magnetar.reports.drawing.distribution import CostHistogram
 from magnetar.reports.drawing.labels import Box, place_labels
-from magnetar.reports.drawing.scatter import distance_ticks, whiskers
+from magnetar.reports.drawing.scatter import distance_ticks, shown_range, whiskers
 from magnetar.reports.plot_style import COLORS, DOUBLE_COLUMN, INK, LIGHT, SINGLE_COLUMN, STYLE, looks, save
 
 __all__ = [
@@ -197,7 +197,10 @@ def draw_distances(path: Path, points: Mapping[str, tuple[Estimate, Estimate]], 
                 markersize=4.5, linewidth=0.8,
             )  # fmt: skip
         axes.axhline(0.5, color=LIGHT, linewidth=0.7, linestyle=(0, (4, 2)))
-        farthest = 1.05 * max(far.value if far.high is None else far.high for far, _ in points.values()) or 1.0
+        farthest = 1.05 * shown_range([far for far, _ in points.values()])[1] or 1.0
+        low, high = shown_range([one for _, one in points.values()])
+        low, high = min(0.5, low), max(0.5, high)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         ticks = distance_ticks(farthest)
         axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square))
         axes.set_xlim(0.0, farthest)
