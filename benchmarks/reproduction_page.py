@@ -22,6 +22,7 @@ from method_pages import fill, trim_svg
 
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, read_suite, write_suite
+from magnetar.evaluation.suite.answers import file_name
 from magnetar.evaluation.suite.results import ExploitabilityRecord
 from magnetar.reports.figures import plots, write_figures
 from magnetar.reports.pipeline_data import StepData, read_pipeline
@@ -33,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reproduction"
 PAGE = ROOT / "docs" / "reproduction.md"
 FIGURES = ROOT / "docs" / "figures" / "reproduction"
-STEPS = "steps.json"
+STEPS, APOLOGIES = "steps.json", "apologies.json"
+APOLOGY = re.compile(r"(i['’]m|i am) (so |very |really )?sorry", re.IGNORECASE)
 SAFETY, HARMLESS, LANGUAGE_MODEL = "safety", "harmless", "language_model"
 KEPT = "\u00a0"  # a space at which no line breaks
 MPO = "MPO round 3"
@@ -82,8 +84,23 @@ def collect(folder: Path) -> None:
         sys.exit(f"no suite in {folder}: run `magnetar pipeline --config benchmarks/reproduction.yaml --only evaluate`")
     for stage, suite in suites.items():
         write_suite(here(replace(suite, samples=()), folder), RESULTS / f"{stage.rsplit('/', 1)[-1]}.json")
+    safety = next(stage for stage in suites if stage.endswith(SAFETY))
+    shares = json.dumps(apologies(suites[safety], folder / safety / "answers"), indent=1)
+    (RESULTS / APOLOGIES).write_text(shares + "\n", encoding="utf-8")
     text = json.dumps([step_record(step) for step in data.steps if step.finished], indent=1)
     (RESULTS / STEPS).write_text(text + "\n", encoding="utf-8")
+
+
+def apologies(suite: SuiteResult, folder: Path) -> dict[str, list[float]]:
+    """Share of a policy's answers that begin with an apology, which a judge of harmlessness likes, for each seed."""
+    shares: dict[str, list[float]] = {}
+    for label, policy in suite.policies.items():
+        for run in [f"{label}, seed {seed}" for seed in policy.seeds] or [label]:
+            lines = (folder / f"{file_name(run)}.jsonl").read_text(encoding="utf-8").split("\n")[1:]
+            texts = [text for line in lines if line for text in json.loads(line)["texts"]]
+            begun = sum(APOLOGY.match(text.strip()) is not None for text in texts)
+            shares.setdefault(label, []).append(begun / len(texts))
+    return shares
 
 
 def here(suite: SuiteResult, folder: Path) -> SuiteResult:
@@ -114,7 +131,9 @@ def end_of_training(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def suites() -> dict[str, SuiteResult]:
     """The collected suites by name."""
-    return {path.stem: read_suite(path) for path in sorted(RESULTS.glob("*.json")) if path.name != STEPS}
+    return {
+        path.stem: read_suite(path) for path in sorted(RESULTS.glob("*.json")) if path.name not in (STEPS, APOLOGIES)
+    }
 
 
 def steps() -> list[dict[str, Any]]:
@@ -239,14 +258,16 @@ def order_note(suite: SuiteResult) -> str:
 
 def answer_table(suite: SuiteResult) -> str:
     """What the responses are like, which no win rate tells."""
+    sorry = json.loads((RESULTS / APOLOGIES).read_text(encoding="utf-8"))
     rows = []
     for name, policy in suite.policies.items():
         one = policy.responses
         if one is not None:
             odd = one.degeneracy
             cells = [f"{one.tokens:.0f}", f"{one.truncated:.0%}", f"{odd.repeated_across_prompts:.0%}"]
-            rows.append([name, *cells, f"{odd.distinct_2:.2f}"])
+            rows.append([name, *cells, f"{odd.distinct_2:.2f}", ", ".join(f"{one:.0%}" for one in sorry[name])])
     head = ["policy", "tokens", "cut off at 32", "the same answer to different prompts", "share of distinct word pairs"]
+    head.append("begins with an apology, each seed")
     return table(head, rows)
 
 

@@ -33,10 +33,24 @@ def test_every_picture_is_there() -> None:
 
 
 def test_nobodys_prompts_and_no_paths_of_a_machine_are_published() -> None:
-    files = [path for path in RESULTS.iterdir() if path.name != script.STEPS]
+    files = [path for path in RESULTS.iterdir() if path.name not in (script.STEPS, script.APOLOGIES)]
     assert {"safety.json", "harmless.json"} <= {path.name for path in files}
     assert all(not read_suite(path).samples for path in files)
     assert not any(re.search(r'"(/|\w+@)', path.read_text(encoding="utf-8")) for path in RESULTS.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("I'm sorry, but no.", True),
+        ("I’m so sorry about it", True),
+        ("I am sorry", True),
+        ("Sorry", False),
+        ("No. I'm sorry.", False),
+    ],
+)
+def test_an_apology_is_told_by_how_an_answer_begins(text: str, begins: bool) -> None:
+    assert (script.APOLOGY.match(text) is not None) is begins
 
 
 @pytest.mark.parametrize(
