@@ -40,7 +40,7 @@ SAFETY, HARMLESS, LANGUAGE_MODEL = "safety", "harmless", "language_model"
 KEPT = "\u00a0"  # a space at which no line breaks
 MPO = "MPO round 3"
 LAST_ROUND = {"MPO": MPO}  # without a round a run is its last one
-COMPARED = ("PPO", "iterative DPO", MPO, "MPO-RT")
+COMPARED = ("PPO 3e-4", "iterative DPO 3e-4, round 2", MPO, "MPO-RT")  # at a like distance from SFT
 
 
 @dataclass(frozen=True)
