@@ -17,12 +17,19 @@ from magnetar.evaluation.players.base import Answer
 from magnetar.modeling.forward import text_config
 from magnetar.modeling.logprobs import exact_kl, packing_support, response_logprobs, split_micro_batches
 from magnetar.modeling.modes import eval_mode
+from magnetar.modeling.packing import LayoutName
 from magnetar.rollout.ending import end_token_ids
 from magnetar.types import Prompt
 
-__all__ = ["kl_of_answers", "response_divergences"]
+__all__ = ["common_layout", "kl_of_answers", "response_divergences"]
 
-LOGITS_AT_ONCE = 2**24  # of either policy: 64 MiB in float32
+LOGITS_AT_ONCE = 2**24  # of either policy: 64 MiB in float32, or one response's where that is more
+
+
+def common_layout(policy: nn.Module, other: Callable[[], AbstractContextManager[nn.Module]]) -> LayoutName:
+    """How two models can read groups of responses; a few tokens are run through each."""
+    with other() as model:
+        return "packed" if packing_support(policy) is None and packing_support(model) is None else "padded"
 
 
 def response_divergences(
@@ -33,6 +40,7 @@ def response_divergences(
     *,
     temperature: float,
     pad_token_id: int,
+    layout: LayoutName,
 ) -> Iterator[tuple[int, list[float]]]:
     r"""KL divergence of a policy from another one along responses that the policy gave.
 
@@ -47,22 +55,26 @@ def response_divergences(
         response_ids: B groups of G responses, at least one token each, the end-of-sequence token included.
         temperature: Of both; responses were drawn at it.
         pad_token_id: Fills rows up; no result depends on it.
+        layout: That suits both; see `common_layout`.
 
     Yields:
-        Index of a prompt, and for each of its responses the divergence in nats, not below 0 but for rounding.
+        Index of a prompt, and for each of its responses the divergence in nats, not below 0.
     """
-    with other() as model:
-        packed = packing_support(policy) is None and packing_support(model) is None
     asked: dict[str, Any] = {
         "temperature": temperature,
-        "layout": "packed" if packed else "padded",
+        "layout": layout,
         "full": True,
         "entropy": False,
         "pad_token_id": pad_token_id,
     }
     room = max(1, LOGITS_AT_ONCE // text_config(policy).vocab_size)
-    for rows in split_micro_batches(prompt_ids, response_ids, room, asked["layout"]):
-        ids = [prompt_ids[row] for row in rows], [response_ids[row] for row in rows]
+    owner, prompts, groups = _pieces(prompt_ids, response_ids, room)
+    pieces_of: dict[int, list[int]] = {}
+    for piece, row in enumerate(owner):
+        pieces_of.setdefault(row, []).append(piece)
+    measured: dict[int, list[float]] = {}
+    for pieces in split_micro_batches(prompts, groups, room, layout):
+        ids = [prompts[piece] for piece in pieces], [groups[piece] for piece in pieces]
         with torch.no_grad():
             with eval_mode(policy):
                 own = response_logprobs(policy, *ids, **asked)
@@ -70,7 +82,25 @@ def response_divergences(
                 others = response_logprobs(model, *ids, **asked)
             assert own.full_NV is not None and others.full_NV is not None
             kl_BGT = exact_kl(own.full_NV, others.full_NV.to(own.full_NV.device), own.mask_BGT)
-        yield from zip(rows, kl_BGT.double().sum(-1).tolist(), strict=True)
+        kl_BG = kl_BGT.double().sum(-1).clamp_min(0.0)  # which rounding alone takes it below
+        measured.update(zip(pieces, kl_BG.tolist(), strict=True))
+        for row in {owner[piece] for piece in pieces}:
+            if all(piece in measured for piece in pieces_of[row]):
+                yield row, [value for piece in pieces_of[row] for value in measured.pop(piece)]
+
+
+def _pieces(
+    prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[Sequence[int]]], room: int
+) -> tuple[list[int], list[Sequence[int]], list[Sequence[Sequence[int]]]]:
+    """Groups as they are, or each response by itself where a group has more tokens than there is room for.
+
+    Returns:
+        For each piece its prompt's index, its prompt and its responses.
+    """
+    whole = all(sum(map(len, group)) <= room for group in response_ids)
+    owner = [row for row, group in enumerate(response_ids) for _ in ([0] if whole else group)]
+    groups = list(response_ids) if whole else [[response] for group in response_ids for response in group]
+    return owner, [prompt_ids[row] for row in owner], groups
 
 
 def kl_of_answers(
@@ -97,7 +127,7 @@ def kl_of_answers(
         progress: Whether to show one on standard error.
 
     Yields:
-        Index of a prompt, and for each of its responses the divergence in nats, not below 0 but for rounding.
+        Index of a prompt, and for each of its responses the divergence in nats, not below 0.
     """
     end = _end_token(policy, tokenizer)
     found = response_divergences(
@@ -107,6 +137,7 @@ def kl_of_answers(
         [_tokens(answer, tokenizer, end) for answer in answers],
         temperature=1.0,
         pad_token_id=tokenizer.pad_token_id,
+        layout=common_layout(policy, lambda: nullcontext(other)),
     )
     total = len(prompts)
     yield from tqdm(found, total=total, desc=f"{label}: distance", unit="prompt", disable=not progress, leave=False)

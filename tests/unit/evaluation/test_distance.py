@@ -149,6 +149,26 @@ def test_what_was_measured_is_kept(world: dict[str, Any], monkeypatch: pytest.Mo
     assert again.policies == first.policies
 
 
+def test_other_answers_are_measured_again(world: dict[str, Any]) -> None:
+    first = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
+    path = Path("out/answers/one.jsonl")
+    head, *lines = path.read_text().splitlines()
+    changed = [json.dumps({**json.loads(line), "texts": ["a b", "b"], "truncated": [False, False]}) for line in lines]
+    path.write_text("\n".join([head, *changed]) + "\n")
+    again = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
+    assert again.policies["one"].distance != first.policies["one"].distance
+    assert again.policies["two"].distance == first.policies["two"].distance
+
+
+def test_a_model_with_other_padding_of_its_logits_has_no_distance_and_stops_nobody(world: dict[str, Any]) -> None:
+    wide = tiny_model(1)
+    wide.resize_token_embeddings(len(WORDS) + 8)
+    wide.save_pretrained("one")
+    result = evaluate_suite(SuiteConfig.from_dict(world), tell=lambda _: None, progress=False)
+    assert result.policies["one"].distance is None and result.policies["two"].distance is not None
+    assert any("no distance of one to start: it has 24 logits and start 16" in note for note in result.notes)
+
+
 def test_another_vocabulary_has_no_distance(world: dict[str, Any]) -> None:
     config = json.loads(Path("one/tokenizer.json").read_text())
     config["model"]["vocab"] = {word: len(WORDS) - 1 - at for at, word in enumerate(WORDS)}

@@ -2,8 +2,9 @@
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +16,12 @@ from tqdm import tqdm
 
 from magnetar.data import render_prompts
 from magnetar.data.splits import prompt_key
-from magnetar.evaluation.distance import response_divergences
+from magnetar.evaluation.distance import common_layout, response_divergences
 from magnetar.evaluation.matchup import Responses
 from magnetar.evaluation.players.digests import WEIGHTS, folder_digest
 from magnetar.evaluation.players.sheets import AnswerSheet, answer_seed
 from magnetar.modeling.loading import load_policy, locate_model
+from magnetar.modeling.packing import LayoutName
 from magnetar.rollout import SamplingParams, TransformersEngine
 from magnetar.types import Prompt
 
@@ -193,15 +195,23 @@ def _kl_measure(
         return lambda prompt_ids, response_ids: [[nothing] * len(group) for group in response_ids]
     below = isinstance(model, PeftModel) and _lies_below(reference, contestant.spec)
 
+    def other() -> AbstractContextManager[Any]:
+        return _without_adapter(model) if below else nullcontext(reference_model())
+
+    @cache
+    def layout() -> LayoutName:
+        return common_layout(model, other)
+
     def measure(prompt_ids: list[list[int]], response_ids: list[list[list[int]]]) -> list[list[float]]:
         values = dict(
             response_divergences(
                 model,
-                lambda: _without_adapter(model) if below else nullcontext(reference_model()),
+                other,
                 prompt_ids,
                 response_ids,
                 temperature=settings.sampling.temperature,
                 pad_token_id=tokenizer.pad_token_id,
+                layout=layout(),
             )
         )
         return [values[row] for row in range(len(prompt_ids))]

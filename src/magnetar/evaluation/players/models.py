@@ -187,11 +187,17 @@ class CheckpointPlayer(StreamingPlayer):
     ) -> Iterator[tuple[int, Answer]]:
         """Load, sample, release."""
         with self.loaded() as (model, tokenizer):
-            yield from model_answers(model, tokenizer, prompts, seeds, request, label=self.spec)
+            try:
+                yield from model_answers(model, tokenizer, prompts, seeds, request, label=self.spec)
+            finally:
+                del model
 
     @contextmanager
     def loaded(self) -> Iterator[tuple[Any, Any]]:
-        """The model, on a GPU if there is one, and its tokenizer; afterwards its memory is given back."""
+        """The model, on a GPU if there is one, and its tokenizer.
+
+        Afterwards its memory is given back, also to other processes, if the caller has dropped the model by then.
+        """
         from magnetar.modeling.loading import load_policy
 
         model, tokenizer = cast(tuple[Any, Any], load_policy(self.spec, dtype=self.dtype))

@@ -1,5 +1,7 @@
 """How far each policy of a suite is from the reference: KL divergence on the suite's prompts, by its responses."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,15 +21,17 @@ from magnetar.evaluation.suite.config import SuiteConfig
 from magnetar.evaluation.suite.costs import FloatArray, mean_over_prompts
 from magnetar.evaluation.suite.entrants import Entrants
 from magnetar.evaluation.suite.results import PolicyRecord
+from magnetar.modeling.loading import locate_model
 from magnetar.types import Prompt
 
 __all__ = ["unmeasurable", "with_distances"]
 
 DISTANCES = "distances"
+MEASURE = "exact divergence of next tokens along the responses"
 
 
 def unmeasurable(config: SuiteConfig, entrants: Entrants) -> dict[str, str]:
-    """Which policies have no distance to the reference, and why; only tokenizers are loaded.
+    """Which policies have no distance to the reference, and why; only tokenizers and configurations are read.
 
     Args:
         config: Of the suite, with distances asked for.
@@ -36,8 +40,10 @@ def unmeasurable(config: SuiteConfig, entrants: Entrants) -> dict[str, str]:
     Returns:
         Policy → reason, in words that follow the policy's name.
     """
-    (reference,) = entrants.members[str(config.reference)]
-    vocabulary = player_tokenizer(entrants.players[reference]).get_vocab()
+    (name,) = entrants.members[str(config.reference)]
+    reference = entrants.players[name]
+    assert isinstance(reference, CheckpointPlayer)
+    vocabulary, width = player_tokenizer(reference).get_vocab(), _logits(reference)
     reasons = {}
     for label, runs in entrants.members.items():
         for player in (entrants.players[run] for run in runs):
@@ -45,7 +51,17 @@ def unmeasurable(config: SuiteConfig, entrants: Entrants) -> dict[str, str]:
                 reasons[label] = "answers from elsewhere, so that its probabilities are not known"
             elif player_tokenizer(player).get_vocab() != vocabulary:
                 reasons[label] = f"has another vocabulary than {config.reference}"
+            elif _logits(player) != width:
+                reasons[label] = f"has {_logits(player)} logits and {config.reference} {width}, padding included"
     return reasons
+
+
+def _logits(player: CheckpointPlayer) -> int:
+    """Width of a model's output layer, by its configuration."""
+    from transformers import AutoConfig
+
+    source = locate_model(player.spec, None)
+    return AutoConfig.from_pretrained((source.base or source).place).get_text_config().vocab_size
 
 
 def with_distances(
@@ -118,7 +134,13 @@ def _sheet(
     folder = config.output_dir / DISTANCES
     folder.mkdir(parents=True, exist_ok=True)
     sampled = {"sampling": vars(request.sampling), "responses": request.responses_per_prompt, "seed": request.seed}
-    decides = {**(player.identity() or {}), "name": run, "reference": dict(reference.identity()), **sampled}
+    decides = {
+        **(player.identity() or {}),
+        "name": run,
+        "measure": MEASURE,
+        "reference": dict(reference.identity()),
+        **sampled,
+    }
     return AnswerSheet(folder / f"{file_name(run)}.jsonl", decides)
 
 
@@ -128,7 +150,8 @@ def _run_distance(
     """Divergences of one run's responses, shape (B, G), kept on disk as they come."""
     assert isinstance(player, CheckpointPlayer)
     keys = [prompt_key(prompt) for prompt in asked.prompts]
-    missing = [row for row, key in enumerate(keys) if key not in sheet.lines]
+    of = [_answers_digest(asked.responses, row) for row in range(len(keys))]
+    missing = [row for row, key in enumerate(keys) if sheet.lines.get(key, {}).get("of") != of[row]]
     if missing:
         cut = asked.responses.truncated_BG
         answers = [
@@ -144,9 +167,18 @@ def _run_distance(
                 label=asked.run,
                 progress=progress,
             )
-            for place, values in measured:
-                sheet.add(keys[missing[place]], {"kl": values})
+            try:
+                for place, values in measured:
+                    sheet.add(keys[missing[place]], {"kl": values, "of": of[missing[place]]})
+            finally:
+                del model, measured
     return np.array([sheet.lines[key]["kl"] for key in keys], dtype=np.float64)
+
+
+def _answers_digest(responses: Responses, row: int) -> str:
+    """Of the responses to a prompt: another set of them is at another distance."""
+    cut = None if responses.truncated_BG is None else responses.truncated_BG[row].tolist()
+    return hashlib.blake2b(json.dumps([responses.texts[row], cut]).encode(), digest_size=8).hexdigest()
 
 
 def _drawn(config: SuiteConfig, prompts: int) -> list[int]:

@@ -80,6 +80,7 @@ def distance_plot(
     points: Mapping[str, tuple[Estimate, Estimate]],
     tones: Mapping[str, int] | None = None,
     numbers: Mapping[str, int] | None = None,
+    distance_name: str = "distance, nats",
 ) -> Drawing:
     """Draw win rates over the square root of distances, each point with a number that the table explains.
 
@@ -89,6 +90,7 @@ def distance_plot(
         points: Distance in nats and win rate, by name; at least one.
         tones: Colour of each, from 1; all alike by default.
         numbers: Of each; by their order from 1 by default.
+        distance_name: What the table calls distances, and what is in brackets after them.
 
     Returns:
         The drawing.
@@ -140,4 +142,4 @@ def distance_plot(
             f'font-size="11">{number}</text>'
         )
         rows.append((name, number, nats_words(far), percent_words(one)))
-    return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", "number", "distance, nats", value_name), tuple(rows))
+    return Drawing(frame(title, PHONE_WIDTH, HEIGHT, parts), ("", "number", distance_name, value_name), tuple(rows))

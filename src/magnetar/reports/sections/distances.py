@@ -53,6 +53,8 @@ def distance_sections(result: SuiteResult) -> list[Section]:
     judges = matchup_judges(result)
     tones = policy_tones(result)
     figures = []
+    seeds = any(len(one.run_distances) > 1 for one in measured.values())
+    across = "Lines across reach from the nearest to the farthest seed. " if seeds else ""
     for judge in judges:
         points = rates_by_distance(result, judge)
         if points:
@@ -62,11 +64,12 @@ def distance_sections(result: SuiteResult) -> list[Section]:
                     distance_plot(
                         f"Win rate against {result.reference} under {judge} over the distance from it", "win rate",
                         points, tones,
+                        distance_name="distance, nats (nearest to farthest seed)" if seeds else "distance, nats",
                     ),
                     legend=[f"{number} {name}" for number, name in enumerate(points, start=1)],
                     tones=[tones[name] for name in points],
-                    hint="Up and to the left is better: more won, less changed. Lines across reach from seed to seed. "
-                    "The axis is that of the square root.",
+                    hint=f"Up and to the left is better: more won, less changed. {across}The axis is that of the "
+                    "square root.",
                 )
             )  # fmt: skip
     intro = (
@@ -74,7 +77,6 @@ def distance_sections(result: SuiteResult) -> list[Section]:
         "these prompts. Whoever goes far enough finds what a judge mistakes for good, so win rates are best compared "
         "at one distance."
     )
-    seeds = any(len(one.run_distances) > 1 for one in measured.values())
     rows = [
         [name, nats_words(one.distance)] + ([", ".join(f"{value:.2f}" for value in one.run_distances)] if seeds else [])
         for name, one in measured.items()
