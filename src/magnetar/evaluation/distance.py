@@ -99,7 +99,9 @@ def _pieces(
     """
     whole = all(sum(map(len, group)) <= room for group in response_ids)
     owner = [row for row, group in enumerate(response_ids) for _ in ([0] if whole else group)]
-    groups = list(response_ids) if whole else [[response] for group in response_ids for response in group]
+    groups: list[Sequence[Sequence[int]]] = list(response_ids)
+    if not whole:
+        groups = [[response] for group in response_ids for response in group]
     return owner, [prompt_ids[row] for row in owner], groups
 
 
