@@ -68,10 +68,10 @@ CLAIMS = (
     Claim("self-play is needed", "Figure 5", MPO, "no self-play"),
     Claim("magnet moves are needed", "Figure 5", MPO, "no magnet moves"),
     Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO"),
-    Claim("MPO is better than PPO", "Tables 1, 2", MPO, "PPO 3e-4"),
+    Claim("the same, PPO with a smaller step", "Tables 1, 2", MPO, "PPO 3e-4"),
     Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO"),
-    Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO 3e-4, round 2"),
-    Claim("MPO is better than iterative DPO", "Tables 1, 2", MPO, "iterative DPO 3e-4"),
+    Claim("the same, DPO as far as MPO", "Tables 1, 2", MPO, "iterative DPO 3e-4, round 2"),
+    Claim("the same, DPO with a smaller step", "Tables 1, 2", MPO, "iterative DPO 3e-4"),
 )
 
 
