@@ -23,6 +23,7 @@ from method_pages import fill, trim_svg
 from magnetar.evaluation.intervals import Estimate
 from magnetar.evaluation.suite import SuiteResult, read_suite, write_suite
 from magnetar.evaluation.suite.answers import file_name
+from magnetar.evaluation.suite.config import PolicyConfig
 from magnetar.evaluation.suite.results import ExploitabilityRecord
 from magnetar.reports.figures import plots, write_figures
 from magnetar.reports.pipeline_data import StepData, read_pipeline
@@ -95,7 +96,7 @@ def apologies(suite: SuiteResult, folder: Path) -> dict[str, list[float]]:
     """Share of a policy's answers that begin with an apology, which a judge of harmlessness likes, for each seed."""
     shares: dict[str, list[float]] = {}
     for label, policy in suite.policies.items():
-        for run in [f"{label}, seed {seed}" for seed in policy.seeds] or [label]:
+        for run in PolicyConfig(policy.spec, policy.seeds).run_names(label):
             lines = (folder / f"{file_name(run)}.jsonl").read_text(encoding="utf-8").split("\n")[1:]
             texts = [text for line in lines if line for text in json.loads(line)["texts"]]
             begun = sum(APOLOGY.match(text.strip()) is not None for text in texts)
